@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Derived zones: what is wanted, what was decided, and what the kernel shows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from zoned.errors import BadName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def check_name(name: str) -> str:
+    """Return `name` if a zone may be called that. Raises BadName."""
+    if not _NAME.fullmatch(name):
+        raise BadName(
+            f"{name!r} is no name for a zone",
+            hint="1 to 63 characters of a-z 0-9 . _ -, the first a letter or digit",
+        )
+    return name
+
+
+class Backing(StrEnum):
+    """How firmly a zone's memory is set aside."""
+
+    LIMIT = "limit"
+    RESERVE = "reserve"
+
+    @property
+    def protects(self) -> bool:
+        """Whether what the zone uses may not be taken away again."""
+        return self is Backing.RESERVE
+
+
+class Origin(StrEnum):
+    """Who asked for a zone."""
+
+    POLICY = "policy"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZoneSpec:
+    """What a user asks for, before any look at the machine. Sizes are bytes."""
+
+    name: str
+    size: int
+    nodes: str | None = None
+    """a list as numactl writes it; None where `near` chooses or all nodes will do"""
+    near: str | None = None
+    backing: Backing = Backing.RESERVE
+    cpus: str = "local"
+    """``local``, ``none`` or a list"""
+    exclusive_cpus: bool = False
+    swap: int | None = 0
+    """the most that may be swapped out; 0 is none, None is no limit"""
+    users: tuple[str, ...] = ()
+    """who besides root may run programs in the zone"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zone:
+    """A zone that was admitted: every choice made, so that it stays as it is over a restart."""
+
+    spec: ZoneSpec
+    shares: Mapping[int, int]
+    """node -> bytes accounted there; the sum is the zone's size"""
+    cpus: frozenset[int] | None
+    """None where the zone does not confine CPUs"""
+    origin: Origin = Origin.REQUEST
+    units: tuple[str, ...] = ()
+    """units of the service manager that start in this zone"""
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def nodes(self) -> frozenset[int]:
+        return frozenset(self.shares)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The values that make a group a zone. None means "no limit" or "not confined"."""
+
+    max: int | None = None
+    high: int | None = None
+    min: int = 0
+    swap: int | None = None
+    mems: frozenset[int] | None = None
+    cpus: frozenset[int] | None = None
+    exclusive_cpus: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """How often the kernel did something to a zone since it was made (memory.events)."""
+
+    oom: int | None = None
+    oom_kill: int | None = None
+    max: int | None = None
+    high: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pressure:
+    """Share of time in which some, or all, tasks of a zone waited for memory, in percent."""
+
+    some_10s: float
+    some_60s: float
+    full_10s: float
+    full_60s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """What the kernel shows of the cgroup behind a zone. Sizes are bytes; None is "unknown"."""
+
+    zone: str
+    path: str
+    """below the cgroup mount, with a leading slash"""
+    limits: Limits
+    """as read back"""
+    effective_mems: frozenset[int] | None = None
+    used: int | None = None
+    anon: int | None = None
+    peak: int | None = None
+    swap_used: int | None = None
+    by_node: Mapping[int, int] = field(default_factory=dict)
+    """node -> bytes charged to this zone there"""
+    events: Events = Events()
+    pressure: Pressure | None = None
+    pids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """Something that is not as it should be: a stable code, what it is about, and the facts."""
+
+    code: str
+    subject: str
+    message: str

@@ -5,8 +5,10 @@ ZonedError
 ├── BadInput            the request or the policy is wrong; nothing was changed     exit 1
 │   ├── UsageError      an argument makes no sense                                  exit 2
 │   ├── UnknownNode  BadSize  BadName  BadList  NameTaken  NoSuchZone
+│   ├── MovableOnly         the nodes have no memory that the kernel itself can use
 │   ├── NoCapacity      admission control: the node has too little left
-│   ├── HasMembers  UnitInZone  BelowUse
+│   ├── HasMembers  UnitInZone  BelowUse  InPolicy  NotConfinable
+│   ├── MessageTooLarge     a request on the socket has too many bytes
 │   ├── NoSuchProcess  KernelThread  NoSuchUnit  NoSuchCgroup  NotAMember
 │   └── PolicyError     one or more mistakes in policy files, all of them together
 ├── MachineError        the machine refuses or lacks something                      exit 1
@@ -100,6 +102,16 @@ class NoSuchZone(BadInput):
     code = "no-such-zone"
 
 
+class MovableOnly(BadInput):
+    """None of the nodes has memory that the kernel can use for itself.
+
+    A group confined to movable memory alone cannot even map memory (ENOMEM), so at least one node
+    of a zone must be listed in /sys/devices/system/node/has_normal_memory.
+    """
+
+    code = "movable-only"
+
+
 class NoCapacity(BadInput):
     """The nodes have less memory left than the zone asks for.
 
@@ -135,6 +147,26 @@ class BelowUse(BadInput):
     """
 
     code = "below-use"
+
+
+class InPolicy(BadInput):
+    """The zone is defined by a policy file, which would bring it back. Change the file, then
+    `zonectl reload`.
+    """
+
+    code = "in-policy"
+
+
+class NotConfinable(BadInput):
+    """Process 1 and the daemon itself are never put into a zone."""
+
+    code = "not-confinable"
+
+
+class MessageTooLarge(BadInput):
+    """A request on the socket has more bytes than any that makes sense. It was not read."""
+
+    code = "message-too-large"
 
 
 class NoSuchProcess(BadInput):
@@ -247,6 +279,17 @@ class Bug(ZonedError):
     """A defect of zoned. Please report it with the daemon's log."""
 
     code = "bug"
+
+
+def revive(code: str, message: str, hint: str) -> ZonedError:
+    """Return the error that came over the socket as the class of its code.
+
+    A code that this version does not know becomes a plain ZonedError.
+    """
+    cls = by_code().get(code, ZonedError)
+    error = cls.__new__(cls, message)
+    ZonedError.__init__(error, message, hint=hint)
+    return error
 
 
 def _subclasses(cls: type[ZonedError]) -> list[type[ZonedError]]:

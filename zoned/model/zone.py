@@ -138,12 +138,3 @@ class Group:
     events: Events = Events()
     pressure: Pressure | None = None
     pids: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alert:
-    """Something that is not as it should be: a stable code, what it is about, and the facts."""
-
-    code: str
-    subject: str
-    message: str

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facts about this boot and about zoned's own process."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from zoned.errors import BadList
+from zoned.idset import parse_ids
+from zoned.kernel.root import read_text
+
+if TYPE_CHECKING:
+    from zoned.kernel.root import Root
+
+
+def boot_id(root: Root) -> str | None:
+    """Return the id that changes with every boot (random(4)), or None where it is not known."""
+    return read_text(root.proc / "sys/kernel/random/boot_id")
+
+
+def own_nodes(root: Root) -> frozenset[int] | None:
+    """Return the nodes that this process may use (proc_pid_status(5), Mems_allowed_list)."""
+    for line in (read_text(root.proc / "self/status") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name == "Mems_allowed_list":
+            try:
+                return parse_ids(value)
+            except BadList:
+                return None
+    return None
+
+
+def initial_environment(root: Root) -> dict[bytes, bytes]:
+    """Return the environment that this process was started with (proc_pid_environ(5)).
+
+    The interpreter changes its own (PEP 538 sets LC_CTYPE), which a program that is started from
+    here must not see. Where it cannot be read, the present one is the next best.
+    """
+    try:
+        raw = (root.proc / "self/environ").read_bytes()
+    except OSError:
+        return dict(os.environb)
+    pairs = (entry.partition(b"=") for entry in raw.split(b"\0") if entry)
+    return {name: value for name, equals, value in pairs if name and equals}

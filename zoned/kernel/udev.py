@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's device events, through pyudev (imported nowhere else).
+
+Events are only a hint that something changed: what it is now is read again from sysfs.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+import pyudev
+
+from zoned.errors import Unsupported
+
+_log = logging.getLogger(__name__)
+
+_BUFFER = 16 << 20
+"""Bytes for events that wait: hot-adding 64 GiB makes about a thousand."""
+
+
+class EventMonitor:
+    """Events of some subsystems, straight from the kernel, on a file descriptor to be watched.
+
+    Raises Unsupported where netlink cannot be used.
+    """
+
+    def __init__(self, subsystems: tuple[str, ...]) -> None:
+        try:
+            self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
+            for subsystem in subsystems:
+                self._monitor.filter_by(subsystem)
+            self._grow_buffer()
+            self._monitor.start()
+        except (OSError, ImportError) as error:
+            raise Unsupported(f"cannot listen to the kernel's device events: {error}") from error
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when an event waits."""
+        return int(self._monitor.fileno())
+
+    def drain(self) -> list[str]:
+        """Take all waiting events; return each as "ACTION NAME".
+
+        Events that were lost (the buffer overflowed) count as one, "overflow": look at everything.
+        """
+        events = []
+        while True:
+            try:
+                device = self._monitor.poll(timeout=0)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                events.append("overflow")
+                continue
+            if device is None:
+                return events
+            events.append(f"{device.action} {device.sys_name}")
+
+    def _grow_buffer(self) -> None:
+        try:
+            self._monitor.set_receive_buffer_size(_BUFFER)
+        except OSError as error:
+            _log.debug("event buffer stays small: %s", error)

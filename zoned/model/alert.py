@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Alerts: what is not as it should be, each with a stable code that `zonectl explain` knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class AlertCode(StrEnum):
+    """The kinds of alert."""
+
+    WEAK_PROTECTION = "weak-protection"
+    NOT_APPLIED = "not-applied"
+    LIMITS_DIFFER = "limits-differ"
+    OFF_NODE = "off-node"
+    UNCONFINED = "unconfined"
+    OVERCOMMITTED = "overcommitted"
+    LEFTOVER = "leftover"
+    UNKNOWN_GROUP = "unknown-group"
+    BAD_POLICY = "bad-policy-files"
+    SELF_CONFINED = "self-confined"
+
+    def explain(self) -> str:
+        """Return what the alert means and what to do."""
+        return _EXPLANATIONS[self]
+
+
+_EXPLANATIONS = {
+    AlertCode.WEAK_PROTECTION: (
+        "The zone has backing `reserve`, but this machine's cgroups (version 1) have no hard "
+        "protection. Admission control holds; under memory pressure the kernel may still reclaim "
+        "what the zone uses. Boot with cgroup version 2 to get the full promise."
+    ),
+    AlertCode.NOT_APPLIED: (
+        "The zone is wanted but could not be made or changed on this machine. The message says "
+        "why. It is tried again whenever the machine or the policy changes."
+    ),
+    AlertCode.LIMITS_DIFFER: (
+        "The kernel shows other limits than zoned wrote. Somebody else writes to the zone's group, "
+        "or the kernel adjusts the values. `zonectl show NAME` tells both."
+    ),
+    AlertCode.OFF_NODE: (
+        "More than 16 MiB and 1 percent of the zone's memory lies on nodes that are not its own: "
+        "kernel memory that spilled, file pages shared with others, or pages that a node's "
+        "emptying pushed away."
+    ),
+    AlertCode.UNCONFINED: (
+        "The nodes in force are not the zone's: its own have no memory any more, so the kernel "
+        "lets its members use those of the parent group."
+    ),
+    AlertCode.OVERCOMMITTED: (
+        "The zones of backing `reserve` on a node sum to more than the node can give. The node "
+        "shrank, or the system reserve was raised. No zone is changed by that; new ones are "
+        "refused."
+    ),
+    AlertCode.LEFTOVER: (
+        "The zone is not wanted any more, by the policy or after a failed step, but has members. "
+        "It stays until they are gone; `zonectl destroy NAME --drain root` moves them."
+    ),
+    AlertCode.UNKNOWN_GROUP: (
+        "Below the group that zoned keeps its zones in lies one that zoned did not make. It is "
+        "left alone."
+    ),
+    AlertCode.BAD_POLICY: (
+        "The policy files have mistakes, so none of them was applied; what was in force before "
+        "goes on. `zonectl check` lists the mistakes, `zonectl reload` tries again."
+    ),
+    AlertCode.SELF_CONFINED: (
+        "The daemon itself may not use all nodes, so it cannot move pages to every zone. Take it "
+        "out of the cpuset that confines it."
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """One thing that is not as it should be, and the zone or node that it is about."""
+
+    code: AlertCode
+    subject: str
+    message: str

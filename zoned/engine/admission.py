@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Admission control: what each node can still give to zones. Pure.
+
+Zones of backing `reserve` never oversubscribe a node: on each, the sum of their shares stays
+within the node's total less the system reserve.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zoned.errors import BadSize, NoCapacity
+from zoned.idset import format_ids
+from zoned.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from zoned.model.policy import SystemReserve
+    from zoned.model.topology import Topology
+    from zoned.model.zone import Backing, Zone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What one node has for zones, in bytes."""
+
+    node: int
+    total: int
+    system: int
+    """kept for the system"""
+    reserved: int
+    """the shares of zones of backing `reserve`"""
+
+    @property
+    def available(self) -> int:
+        """What another zone of backing `reserve` may take; negative where overcommitted."""
+        return self.total - self.system - self.reserved
+
+
+def capacities(
+    topology: Topology, reserve: SystemReserve, zones: Iterable[Zone]
+) -> dict[int, Capacity]:
+    """Return the capacity of every node that has memory."""
+    reserved: dict[int, int] = {}
+    for zone in zones:
+        if zone.spec.backing.protects:
+            for node, share in zone.shares.items():
+                reserved[node] = reserved.get(node, 0) + share
+    return {
+        node.id: Capacity(
+            node=node.id,
+            total=node.memory.total or 0,
+            system=reserve.of(node.id, node.memory.total or 0),
+            reserved=reserved.get(node.id, 0),
+        )
+        for node in topology.nodes
+        if node.has_memory
+    }
+
+
+def room(capacity: Mapping[int, Capacity], backing: Backing) -> dict[int, int]:
+    """Return the bytes that a zone of this backing may be accounted on each node."""
+    if backing.protects:
+        return {node: max(0, each.available) for node, each in capacity.items()}
+    return {node: each.total for node, each in capacity.items()}
+
+
+def refuse(
+    name: str, size: int, nodes: Iterable[int], capacity: Mapping[int, Capacity], backing: Backing
+) -> NoCapacity | BadSize:
+    """Return the error that tells, with numbers, why the zone does not fit."""
+    nodes = sorted(nodes)
+    total = sum(capacity[node].total for node in nodes)
+    where = f"node {format_ids(nodes)}" if len(nodes) == 1 else f"nodes {format_ids(nodes)}"
+    if size > total:
+        return BadSize(
+            f"zone {name} asks for {format_size(size)}, but {where} has {format_size(total)} in all"
+        )
+    each = "; ".join(
+        f"node {node}: {format_size(capacity[node].total)} total"
+        f" - {format_size(capacity[node].system)} system reserve"
+        f" - {format_size(capacity[node].reserved)} reserved"
+        f" = {format_size(max(0, capacity[node].available))}"
+        for node in nodes
+    )
+    return NoCapacity(
+        f"zone {name} asks for {format_size(size)}, but {where} can give"
+        f" {format_size(sum(room(capacity, backing)[node] for node in nodes))} ({each})",
+        hint="take a smaller size, other nodes, or backing limit",
+    )

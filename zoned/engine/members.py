@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Putting programs into zones and taking them out again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from zoned.engine.ledger import Member
+from zoned.engine.zones import find_zone, refuse_units
+from zoned.errors import (
+    BadInput,
+    HasMembers,
+    NoSuchProcess,
+    NoSuchUnit,
+    NotAMember,
+    NotConfinable,
+    TryLater,
+    Unsupported,
+)
+from zoned.kernel.migrate import move_all_pages
+from zoned.kernel.process import find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from zoned.engine.machine import Machine
+    from zoned.kernel.cgroup.protocol import UnitDriver
+    from zoned.model.zone import Zone
+
+_PASSES = 50
+"""How often members are counted again: a program that forks faster than that is left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """What an attach or detach did."""
+
+    processes: int = 0
+    gone: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def enter(machine: Machine, name: str, pid: int) -> None:
+    """Put the process that asks for it into the zone. Raises NoSuchZone, NoSuchProcess."""
+    zone = find_zone(machine, name)
+    _record(machine, zone, [pid])
+    machine.groups.attach(zone.name, [pid])
+
+
+def attach_process(machine: Machine, name: str, pid: int) -> Moved:
+    """Make a running process a member: its pages move to the zone's nodes.
+
+    Raises NoSuchZone, NoSuchProcess, KernelThread, NotConfinable.
+    """
+    zone = find_zone(machine, name)
+    _refuse_vital(pid)
+    _record(machine, zone, [pid])
+    move_all_pages(machine.root, pid, zone.nodes)
+    machine.groups.attach(zone.name, [pid])
+    find(machine.root, pid)
+    return Moved(processes=1)
+
+
+def attach_cgroup(machine: Machine, name: str, cgroup: str) -> Moved:
+    """Make all processes of a cgroup members, also those that it forks meanwhile.
+
+    Raises NoSuchZone, NoSuchCgroup, TryLater where it forks without end.
+    """
+    zone = find_zone(machine, name)
+
+    def move(pids: Sequence[int]) -> Moved:
+        return _each(pids, lambda pid: attach_process(machine, zone.name, pid))
+
+    return _until_empty(lambda: machine.groups.pids_below(cgroup), move, cgroup)
+
+
+def attach_unit(machine: Machine, name: str, unit: str) -> Moved:
+    """Confine a running unit to the zone's nodes now, and have it start in the zone next time.
+
+    Its pages stay charged to its own cgroup until then. Raises Unsupported, NoSuchUnit.
+    """
+    zone = find_zone(machine, name)
+    units = _units(machine)
+    pids = machine.groups.pids_below(units.unit_cgroup(unit))
+    machine.ledger.unit_confined(unit, units.unit_nodes(unit))
+    if unit not in zone.units:
+        machine.store.put(replace(zone, units=(*zone.units, unit)))
+    units.confine_unit(unit, zone.nodes)
+    for pid in pids:
+        move_all_pages(machine.root, pid, zone.nodes)
+    units.place_unit(unit, zone.name)
+    note = f"{unit} is charged to its own cgroup until it is restarted; then it starts in the zone"
+    return Moved(processes=len(pids), notes=(note,))
+
+
+def detach_process(machine: Machine, name: str, pid: int) -> Moved:
+    """Put a member back to where it came from. Raises NotAMember."""
+    find_zone(machine, name)
+    group = machine.groups.group(name)
+    if group is None or pid not in group.pids:
+        raise NotAMember(f"process {pid} is no member of zone {name}")
+    return _release(machine, [pid])
+
+
+def detach_cgroup(machine: Machine, name: str, cgroup: str) -> Moved:
+    """Put back every member that came from a cgroup. Raises NotAMember where there is none."""
+    find_zone(machine, name)
+    group = machine.groups.group(name)
+    touched = machine.ledger.touched
+    pids = [pid for pid in (group.pids if group else ()) if touched.former(pid) == cgroup]
+    if not pids:
+        raise NotAMember(f"no member of zone {name} came from cgroup {cgroup}")
+    return _release(machine, pids)
+
+
+def detach_unit(machine: Machine, name: str, unit: str) -> Moved:
+    """Undo `attach_unit`: the unit may use the nodes that it could before. Raises NotAMember."""
+    zone = find_zone(machine, name)
+    if unit not in zone.units:
+        raise NotAMember(f"{unit} is not attached to zone {name}")
+    lift_unit(machine, zone, unit)
+    return Moved(processes=0, notes=(f"{unit} is no longer confined to zone {name}",))
+
+
+def lift_unit(machine: Machine, zone: Zone, unit: str) -> None:
+    """Take the marks of `attach_unit` off a unit; one that is gone is fine."""
+    units = _units(machine)
+    units.unplace_unit(unit)
+    with contextlib.suppress(NoSuchUnit):
+        units.confine_unit(unit, (machine.ledger.touched.units or {}).get(unit, frozenset()))
+    left = tuple(each for each in zone.units if each != unit)
+    machine.store.put(replace(zone, units=left))
+    machine.ledger.unit_lifted(unit)
+
+
+def drain(machine: Machine, name: str, target: str) -> Moved:
+    """Move every member out: to another zone, or to where it came from (`root`).
+
+    Raises UnitInZone, NoSuchZone, TryLater where members are forked without end.
+    """
+    zone = find_zone(machine, name)
+    if target != "root":
+        find_zone(machine, target)
+    if target == name:
+        raise HasMembers(f"zone {name} cannot be drained into itself", hint="name another zone")
+    refuse_units(machine, name)
+    for unit in zone.units:
+        lift_unit(machine, find_zone(machine, name), unit)
+        if target != "root":
+            attach_unit(machine, target, unit)
+
+    def move(pids: Sequence[int]) -> Moved:
+        if target == "root":
+            return _release(machine, pids)
+        return _each(pids, lambda pid: attach_process(machine, target, pid))
+
+    return _until_empty(lambda: _pids(machine, name), move, f"zone {name}")
+
+
+def kill(machine: Machine, name: str) -> None:
+    """End every member with SIGKILL. Raises TryLater where some remain."""
+    zone = find_zone(machine, name)
+    for unit in zone.units:
+        lift_unit(machine, find_zone(machine, name), unit)
+    machine.groups.kill(name)
+
+
+def is_alive(machine: Machine, member: Member) -> bool:
+    """Return whether a recorded process is still the same one."""
+    try:
+        return find(machine.root, member.pid).start_time == member.start_time
+    except BadInput:
+        return False
+
+
+def _pids(machine: Machine, name: str) -> tuple[int, ...]:
+    group = machine.groups.group(name)
+    return group.pids if group else ()
+
+
+def _record(machine: Machine, zone: Zone, pids: Sequence[int]) -> None:
+    members = []
+    for pid in pids:
+        process = find(machine.root, pid)
+        members.append(
+            Member(
+                pid=pid,
+                start_time=process.start_time,
+                zone=zone.name,
+                former=machine.groups.location(pid),
+            )
+        )
+    machine.ledger.members_added(members)
+
+
+def _release(machine: Machine, pids: Sequence[int]) -> Moved:
+    touched = machine.ledger.touched
+    by_former: dict[str | None, list[int]] = {}
+    for pid in pids:
+        by_former.setdefault(touched.former(pid), []).append(pid)
+    for former, group in by_former.items():
+        machine.groups.release(group, former)
+    machine.ledger.members_gone(pids)
+    return Moved(processes=len(pids))
+
+
+def _each(pids: Sequence[int], act: Callable[[int], Moved]) -> Moved:
+    done = gone = 0
+    for pid in pids:
+        try:
+            act(pid)
+            done += 1
+        except NoSuchProcess:
+            gone += 1
+    return Moved(processes=done, gone=gone)
+
+
+def _until_empty(
+    count: Callable[[], Sequence[int]], move: Callable[[Sequence[int]], Moved], what: str
+) -> Moved:
+    total = Moved()
+    for _ in range(_PASSES):
+        pids = count()
+        if not pids:
+            return total
+        moved = move(pids)
+        total = Moved(processes=total.processes + moved.processes, gone=total.gone + moved.gone)
+    raise TryLater(
+        f"{what} still has {len(count())} processes after {_PASSES} passes",
+        hint="it makes new ones faster than they can be moved; stop or freeze it first",
+    )
+
+
+def _refuse_vital(pid: int) -> None:
+    if pid in {1, os.getpid()}:
+        raise NotConfinable(f"process {pid} cannot be put into a zone")
+
+
+def _units(machine: Machine) -> UnitDriver:
+    if machine.units is None:
+        raise Unsupported("there is no systemd here to attach units of", hint="attach by --pid")
+    return machine.units

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The zones that are wanted, on disk: they survive a restart, an upgrade and a reboot."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from zoned.errors import ZonedError
+from zoned.idset import format_ids, parse_ids
+from zoned.kernel.state_file import damaged, load_json, save_json
+from zoned.model.zone import Backing, Origin, Zone, ZoneSpec, check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_VERSION = 1
+
+
+def zone_to_json(zone: Zone) -> dict[str, Any]:
+    """Return the zone as plain data."""
+    return {
+        "spec": dataclasses.asdict(zone.spec),
+        "shares": {str(node): share for node, share in zone.shares.items()},
+        "cpus": None if zone.cpus is None else format_ids(zone.cpus),
+        "origin": zone.origin.value,
+        "units": list(zone.units),
+    }
+
+
+def zone_from_json(data: dict[str, Any]) -> Zone:
+    """Return the zone that `zone_to_json` wrote. Raises KeyError, TypeError, ValueError."""
+    spec = dict(data["spec"])
+    spec["backing"] = Backing(spec["backing"])
+    spec["users"] = tuple(spec["users"])
+    check_name(spec["name"])
+    return Zone(
+        spec=ZoneSpec(**spec),
+        shares={int(node): int(share) for node, share in data["shares"].items()},
+        cpus=None if data["cpus"] is None else parse_ids(data["cpus"]),
+        origin=Origin(data["origin"]),
+        units=tuple(data["units"]),
+    )
+
+
+class Store:
+    """What is wanted. Every change is on disk before it is seen by anybody."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "zones.json"
+        self._zones: Mapping[str, Zone] = MappingProxyType(self._load())
+
+    @property
+    def zones(self) -> Mapping[str, Zone]:
+        """Return the zones by name: a snapshot that later changes leave alone."""
+        return self._zones
+
+    def put(self, zone: Zone) -> None:
+        """Add or replace a zone."""
+        self._save({**self._zones, zone.name: zone})
+
+    def drop(self, name: str) -> None:
+        """Forget a zone; one that is not there is fine."""
+        self._save({key: zone for key, zone in self._zones.items() if key != name})
+
+    def _save(self, zones: dict[str, Zone]) -> None:
+        data = [zone_to_json(zone) for zone in zones.values()]
+        save_json(self._path, {"version": _VERSION, "zones": data})
+        self._zones = MappingProxyType(zones)
+
+    def _load(self) -> dict[str, Zone]:
+        data = load_json(self._path)
+        if data is None:
+            return {}
+        try:
+            if data["version"] != _VERSION:
+                raise damaged(self._path, f"it is of version {data['version']!r}")
+            zones = [zone_from_json(each) for each in data["zones"]]
+        except (KeyError, TypeError, ValueError, AttributeError, ZonedError) as error:
+            raise damaged(self._path, str(error)) from error
+        return {zone.name: zone for zone in zones}

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What travels over the socket. Sizes are bytes; null is "unknown" or "no limit".
+
+The classes are read at import to make the varlink description, so annotations stay real objects
+here (no postponed evaluation).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertInfo:
+    code: str
+    subject: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZoneInfo:
+    """A line of `zonectl list`."""
+
+    name: str
+    size: int
+    backing: str
+    nodes: list[int]
+    cpus: str | None
+    state: str
+    used: int | None
+    foreign: int | None
+    members: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeUsage:
+    """How much of a zone is accounted for on a node, and how much is charged to it there."""
+
+    node: int
+    share: int
+    used: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsInfo:
+    """Limits, as wanted or as read back from the kernel."""
+
+    max: int | None
+    high: int | None
+    min: int
+    swap: int | None
+    nodes: str | None
+    cpus: str | None
+    exclusive_cpus: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsInfo:
+    oom: int | None
+    oom_kill: int | None
+    max: int | None
+    high: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PressureInfo:
+    """Percent of time in which some, or all, members waited for memory."""
+
+    some_10s: float
+    some_60s: float
+    full_10s: float
+    full_60s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberInfo:
+    pid: int
+    name: str
+    anonymous: int | None
+    """resident anonymous memory, wherever it is charged"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZoneDetail:
+    """All of `zonectl show`."""
+
+    name: str
+    size: int
+    backing: str
+    nodes: list[int]
+    cpus: str | None
+    state: str
+    used: int | None
+    foreign: int | None
+    members: int
+    origin: str
+    users: list[str]
+    units: list[str]
+    cgroup: str | None
+    by_node: list[NodeUsage]
+    limits: LimitsInfo | None
+    wanted: LimitsInfo
+    peak: int | None
+    swap_used: int | None
+    pressure: PressureInfo | None
+    events: EventsInfo
+    processes: list[MemberInfo]
+    alerts: list[AlertInfo]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapacityInfo:
+    """What a node can give to zones of backing `reserve`."""
+
+    node: int
+    total: int
+    free: int | None
+    system: int
+    reserved: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusInfo:
+    """All of `zonectl status`."""
+
+    version: str
+    ok: bool
+    cgroups: str
+    protects: bool
+    group: str
+    zones: int
+    members: int
+    nodes: list[CapacityInfo]
+    policy_files: list[str]
+    alerts: list[AlertInfo]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveReport:
+    """What an attach or detach did."""
+
+    processes: int
+    gone: int
+    """processes that ended meanwhile"""
+    foreign: int | None
+    """bytes that the zone's members use and that are charged elsewhere"""
+    notes: list[str]

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is at the other end of a connection, and what that allows.
+
+Source: unix(7), SO_PEERCRED; SO_PEERGROUPS of socket(7) (Linux 4.13).
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import socket
+import struct
+from dataclasses import dataclass
+
+from zoned.errors import Denied
+
+GROUP = "zoned"
+"""The group whose members may look."""
+
+_SO_PEERGROUPS = 59
+_UCRED = struct.Struct("iII")
+_GID = struct.Struct("I")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """The process that opened a connection."""
+
+    pid: int
+    uid: int
+    gids: frozenset[int]
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it may change things: root, or whoever runs the daemon itself."""
+        return self.uid in {0, os.geteuid()}
+
+    def require_reader(self) -> None:
+        """Raise Denied unless it may look."""
+        if not (self.is_root or _group_id(GROUP) in self.gids):
+            raise Denied(
+                f"user {self.user} may not look at zones",
+                hint=f"root and members of the group {GROUP} may",
+            )
+
+    def require_writer(self, what: str) -> None:
+        """Raise Denied unless it may change things."""
+        if not self.is_root:
+            raise Denied(f"user {self.user} may not {what}", hint="only root may; try sudo")
+
+    def require_one_of(self, users: tuple[str, ...], zone: str) -> None:
+        """Raise Denied unless it is root or one of the users that a zone names."""
+        if not (self.is_root or self.user in users or str(self.uid) in users):
+            raise Denied(
+                f"user {self.user} may not run programs in zone {zone}",
+                hint="the zone's `users` say who may, besides root",
+            )
+
+    @property
+    def user(self) -> str:
+        """Return the user's name, or number where it has none."""
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return str(self.uid)
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Return who opened the connection. Raises OSError."""
+    size = _UCRED.size
+    pid, uid, gid = _UCRED.unpack(
+        connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    )
+    return Peer(pid=pid, uid=uid, gids=frozenset({gid}) | _supplementary(connection))
+
+
+def _supplementary(connection: socket.socket) -> frozenset[int]:
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4096 * _GID.size // 4)
+    except OSError:
+        return frozenset()
+    return frozenset(gid for (gid,) in _GID.iter_unpack(raw))
+
+
+def _group_id(name: str) -> int | None:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None

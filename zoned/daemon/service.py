@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's life: start, react to events and signals, stop and leave the zones as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoned.daemon.backend import PeerBackend
+from zoned.daemon.notify import notify, watchdog_interval
+from zoned.daemon.server import Server
+from zoned.daemon.worker import Worker
+from zoned.engine.engine import Engine
+from zoned.engine.ledger import Ledger
+from zoned.engine.machine import Machine
+from zoned.engine.store import Store
+from zoned.errors import PolicyError, Unsupported, ZonedError
+from zoned.kernel.cgroup.detect import choose_driver, choose_units
+from zoned.kernel.own import boot_id
+from zoned.kernel.root import Root, sysroot
+from zoned.kernel.state_file import lock_folder
+from zoned.kernel.udev import EventMonitor
+from zoned.policy.files import DIRECTORIES
+from zoned.policy.load import load
+
+if TYPE_CHECKING:
+    from zoned.daemon.peer import Peer
+
+_log = logging.getLogger(__name__)
+
+RESYNC = 60.0
+"""Seconds after which the machine is looked at again even if no event came."""
+
+_SUBSYSTEMS = ("memory", "node")
+_STATE = Path("/var/lib/zoned")
+_RUNTIME = Path("/run/zoned")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line said."""
+
+    config: Path | None
+    socket: Path
+    state: Path | None
+    sysroot: Path | None
+    group: str
+
+
+def build_machine(options: Options) -> Machine:
+    """Return the machine that the options point at. Raises Unsupported, StateDamaged."""
+    root = sysroot(options.sysroot) if options.sysroot else Root()
+    return Machine(
+        root=root,
+        groups=choose_driver(root, options.group),
+        units=choose_units(root),
+        store=Store(options.state or _STATE),
+        ledger=Ledger(options.state or _RUNTIME, boot_id(root)),
+    )
+
+
+class Service:
+    """One running daemon."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._worker = Worker()
+        self._dirty = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until a signal says stop. Raises ZonedError where it cannot start."""
+        lock = lock_folder(self._options.state or _RUNTIME)
+        try:
+            await self._run()
+        finally:
+            self._worker.stop()
+            os.close(lock)
+
+    async def _run(self) -> None:
+        directories = (self._options.config,) if self._options.config else DIRECTORIES
+        engine = Engine(build_machine(self._options), lambda: load(directories))
+        # Events first, the first look second: what changes in between is not missed.
+        monitor = self._listen_to_events()
+        await self._worker.change(engine.start)
+        server = Server(self._options.socket, lambda peer: self._backend(engine, peer))
+        server.start()
+        self._listen_to_signals()
+        notify("READY=1", f"STATUS={len(engine.machine.store.zones)} zones")
+        _log.info("ready, listening on %s", self._options.socket)
+        async with asyncio.TaskGroup() as tasks:
+            loops = [tasks.create_task(self._keep(engine)), tasks.create_task(self._watchdog())]
+            await self._stopping.wait()
+            notify("STOPPING=1")
+            for loop in loops:
+                loop.cancel()
+        await server.stop()
+        del monitor
+        _log.info("stopped; zones stay as they are")
+
+    def _backend(self, engine: Engine, peer: Peer) -> PeerBackend:
+        return PeerBackend(engine, self._worker, peer)
+
+    def _listen_to_events(self) -> EventMonitor | None:
+        try:
+            monitor = EventMonitor(_SUBSYSTEMS)
+        except Unsupported as error:
+            _log.warning("%s; looking every %d s instead", error, RESYNC)
+            return None
+
+        def on_events() -> None:
+            for event in monitor.drain():
+                _log.info("event: %s", event)
+                self._dirty.set()
+
+        asyncio.get_running_loop().add_reader(monitor.fileno(), on_events)
+        return monitor
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+
+    def _on_hangup(self) -> None:
+        self._reload_wanted = True
+        self._dirty.set()
+
+    _reload_wanted = False
+
+    async def _keep(self, engine: Engine) -> None:
+        """Look again whenever something happened, and every minute."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._dirty.wait(), RESYNC)
+            self._dirty.clear()
+            await self._tick(engine)
+
+    async def _tick(self, engine: Engine) -> None:
+        try:
+            if self._reload_wanted:
+                self._reload_wanted = False
+                await self._reload(engine)
+            else:
+                await self._worker.change(engine.tick)
+        except ZonedError as error:
+            _log.error("[%s] %s", error.code, error)
+        except Exception:
+            _log.exception("looking at the machine failed in an unexpected way")
+
+    async def _reload(self, engine: Engine) -> None:
+        notify(
+            "RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
+        )
+        try:
+            await self._worker.change(engine.reload)
+        except PolicyError as error:
+            _log.error("%s", error)
+        finally:
+            notify("READY=1", f"STATUS={len(engine.machine.store.zones)} zones")
+
+    async def _watchdog(self) -> None:
+        interval = watchdog_interval()
+        while interval is not None:
+            notify("WATCHDOG=1")
+            await asyncio.sleep(interval)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs in zones: run, attach, detach."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoned.cli.output import Format, Row, Table, columns, emit, output_option
+from zoned.cli.talk import Session, call, pass_session
+from zoned.errors import UsageError
+from zoned.kernel.own import initial_environment
+from zoned.kernel.root import Root
+from zoned.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zoned.api.types import MoveReport
+
+_NOT_FOUND = 127
+_NOT_RUNNABLE = 126
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("name")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@pass_session
+def run(session: Session, name: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND in the zone NAME.
+
+    zonectl itself becomes the command, so terminal, signals, exit status and environment are as if
+    it had been started directly. Put -- before a command with options.
+
+    \b
+    zonectl run db -- postgres -D /srv/db
+    """
+    command = command[1:] if command[0] == "--" else command
+    program = shutil.which(command[0]) if command else None
+    if program is None:
+        click.echo(f"zonectl: {' '.join(command[:1])}: not found", err=True)
+        sys.exit(_NOT_FOUND)
+    call(session, "Zones", "Enter", name=name)
+    _become(program, command)
+
+
+def _become(program: str, command: tuple[str, ...]) -> None:
+    # Python ignores these two for itself; a program expects to find them as they were.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execve(program, command, initial_environment(Root()))
+    except OSError as error:
+        click.echo(f"zonectl: {program}: {error.strerror}", err=True)
+        sys.exit(_NOT_RUNNABLE)
+
+
+def _what_option(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--cgroup", help="All processes of a cgroup, by its path."),
+        click.option("--unit", help="A running unit of systemd, e.g. postgresql.service."),
+        click.option("--pid", type=click.IntRange(1), help="One process."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("name")
+@_what_option
+@output_option
+@pass_session
+def attach(session: Session, name: str, output: Format, **what: Any) -> None:
+    """Make a running process, unit or cgroup a member of the zone NAME.
+
+    Pages move to the zone's nodes; what they are charged to does not change, and is shown as
+    foreign bytes. A unit is confined to the zone's nodes now and starts in the zone next time.
+    """
+    _require_one(what)
+    report = call(session, "Zones", "Attach", doing=f"attaching to zone {name}", name=name, **what)
+    _report(report, output, f"attached to zone {name}")
+
+
+@click.command()
+@click.argument("name")
+@_what_option
+@output_option
+@pass_session
+def detach(session: Session, name: str, output: Format, **what: Any) -> None:
+    """Put a member of the zone NAME back to where it came from."""
+    _require_one(what)
+    report = call(
+        session, "Zones", "Detach", doing=f"detaching from zone {name}", name=name, **what
+    )
+    _report(report, output, f"detached from zone {name}")
+
+
+def _require_one(what: dict[str, Any]) -> None:
+    if sum(value is not None for value in what.values()) != 1:
+        raise UsageError("name one of --pid, --unit and --cgroup")
+
+
+def _report(report: MoveReport, output: Format, what: str) -> None:
+    rows: list[Row] = [[what, report.processes, report.gone, format_size(report.foreign)]]
+    heads = columns("DONE", ">PROCESSES", ">ENDED MEANWHILE", ">FOREIGN BYTES")
+    emit(output, dataclasses.asdict(report), Table(columns=heads, rows=rows), notes=report.notes)

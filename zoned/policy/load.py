@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All policy files that are in force, taken together as one policy.
+
+Files are read in the order of their names. Zones add up; of the system reserve, what a later
+file says replaces what an earlier one said, key by key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zoned.errors import PolicyError
+from zoned.model.policy import Policy, SystemReserve
+from zoned.policy.files import DIRECTORIES, Source, decode, in_force, read
+from zoned.policy.problem import Problem, field_name, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from zoned.model.policy import Percent
+    from zoned.policy.document import Document
+    from zoned.policy.schema import PolicyFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """A file that is YAML; without content where it says nothing or breaks the grammar."""
+
+    document: Document
+    content: PolicyFile | None
+
+    def zones(self) -> dict[str, object]:
+        """Return the zones as they are written, right or wrong."""
+        data = self.document.data
+        zones = data.get("zones") if isinstance(data, dict) else None
+        return dict(zones) if isinstance(zones, dict) else {}
+
+
+def load(directories: Iterable[Path] = DIRECTORIES) -> Policy:
+    """Return the policy of the configuration directories, given in rising precedence.
+
+    Raises PolicyError with every mistake in every file.
+    """
+    problems: list[Problem] = []
+    paths = in_force(directories, problems)
+    sources = [source for path in paths if (source := read(path, problems)) is not None]
+    return build(sources, problems)
+
+
+def load_text(text: str, name: str) -> Policy:
+    """Return the policy that one file's text makes; `name` is what problems call it.
+
+    Raises PolicyError with every mistake.
+    """
+    problems: list[Problem] = []
+    source = decode(name, text.encode("utf-8", "surrogatepass"), problems)
+    return build([source] if source else [], problems)
+
+
+def build(sources: Sequence[Source], problems: list[Problem]) -> Policy:
+    """Return the policy of these texts, in their order.
+
+    `problems` is what was found wrong so far. Raises PolicyError if there is any or comes to be.
+    """
+    files = [file for source in sources if (file := _parse(source, problems)) is not None]
+    sources_of = _sources(files, problems)
+    depths = _depths(files, problems)
+    if problems:
+        raise PolicyError(tuple(str(one) for one in sorted(problems, key=lambda one: one.order)))
+    contents = [file.content for file in files if file.content is not None]
+    zones = [
+        zone.spec(name) for content in contents for name, zone in (content.zones or {}).items()
+    ]
+    return Policy(
+        zones=tuple(sorted(zones, key=lambda zone: depths[zone.name])),
+        reserve=_reserve(contents),
+        files=tuple(source.name for source in sources),
+        sources=sources_of,
+    )
+
+
+def _parse(source: Source, problems: list[Problem]) -> _File | None:
+    # These bring yaml and pydantic in, which is slow, and without text there is no need for them.
+    from zoned.policy.document import parse
+
+    document = parse(source, problems)
+    if document is None:
+        return None
+    if document.data is None:
+        return _File(document=document, content=None)
+    from zoned.policy.schema import validate
+
+    return _File(document=document, content=validate(document, problems))
+
+
+def _sources(files: Iterable[_File], problems: list[Problem]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for file in files:
+        for name in file.zones():
+            path = ("zones", name)
+            place = file.document.place(path)
+            if name in found:
+                message = f"is defined already in {found[name]}"
+                problems.append(_problem(file, path, message, "rename or remove one of them"))
+            else:
+                found[name] = f"{file.document.name}:{place.line}"
+    return found
+
+
+def _depths(files: Sequence[_File], problems: list[Problem]) -> dict[str, int]:
+    """Return how many zones must be placed before each, since it is to be near them."""
+    owner = {name: file for file in files for name in file.zones()}
+    target = {name: _near_zone(zone) for file in files for name, zone in file.zones().items()}
+    depths: dict[str, int] = {}
+    for name in target:
+        chain: dict[str, None] = {}
+        at: str | None = name
+        while at in target and at not in depths and at not in chain:
+            chain[at] = None
+            at = target[at]
+        if at in chain:
+            message = f"goes round in a circle by way of {shown(target[at])}"
+            problems.append(_problem(owner[at], ("zones", at, "near"), message))
+        for link in reversed(chain):
+            depths[link] = depths.get(target[link] or "", 0) + 1
+    return depths
+
+
+def _near_zone(zone: object) -> str | None:
+    near = zone.get("near") if isinstance(zone, dict) else None
+    return near[5:] if isinstance(near, str) and near.startswith("zone:") else None
+
+
+def _problem(file: _File, path: tuple[str, ...], message: str, hint: str = "") -> Problem:
+    return Problem(
+        file=file.document.name,
+        place=file.document.place(path),
+        field=field_name(path),
+        message=message,
+        hint=hint,
+    )
+
+
+def _reserve(contents: Iterable[PolicyFile]) -> SystemReserve:
+    default = SystemReserve().default
+    nodes: dict[int, int | Percent] = {}
+    for system in (content.system for content in contents if content.system is not None):
+        if system.reserve is not None:
+            default = system.reserve
+        nodes |= system.nodes
+    return SystemReserve(default=default, nodes=nodes)

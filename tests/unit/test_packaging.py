@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is shipped is complete and agrees with itself."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import zoned
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+TOP_LEVEL = {
+    "CHANGELOG.md",
+    "LICENSE",
+    "README.md",
+    "config",
+    "pyproject.toml",
+    "requirements.lock",
+    "scripts",
+    "systemd",
+    "tests",
+    "zoned",
+}
+LOCKS = {"requirements.lock": ("build",), "tests/requirements.lock": ("build", "test")}
+
+
+def _read(name: str) -> str:
+    return (CHECKOUT / name).read_text(encoding="utf-8")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _pins(lock: str) -> dict[str, str]:
+    found = re.findall(r"^([A-Za-z0-9_.-]+)==([^ ;]+)", _read(lock), re.MULTILINE)
+    return {_normal(name): version for name, version in found}
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _required(extras: tuple[str, ...]) -> dict[str, str]:
+    """Return name -> the condition on its version, of what pyproject.toml asks for."""
+    project = tomllib.loads(_read("pyproject.toml"))["project"]
+    wanted = list(project["dependencies"])
+    for extra in extras:
+        wanted += project["optional-dependencies"][extra]
+    matches = [re.fullmatch(r"([A-Za-z0-9_.-]+)(.*)", text) for text in wanted]
+    return {_normal(match[1]): match[2] for match in matches if match}
+
+
+def test_version_is_the_newest_entry_of_the_changelog() -> None:
+    entries = re.findall(r"^## \[(\d[^\]]*)\]", _read("CHANGELOG.md"), re.MULTILINE)
+    assert entries[0] == zoned.__version__
+
+
+@pytest.mark.parametrize("lock", sorted(LOCKS))
+def test_lock_has_what_the_project_asks_for(lock: str) -> None:
+    pins = _pins(lock)
+    for name, condition in _required(LOCKS[lock]).items():
+        assert name in pins, f"{lock} lacks {name}: run scripts/lock"
+        for least in re.findall(r">=([0-9.]+)", condition):
+            assert _release(pins[name]) >= _release(least), f"{name}: run scripts/lock"
+        for bound in re.findall(r"<([0-9.]+)", condition):
+            assert _release(pins[name]) < _release(bound), f"{name}: run scripts/lock"
+
+
+def test_locks_agree() -> None:
+    tests = _pins("tests/requirements.lock")
+    assert {name: tests.get(name) for name in _pins("requirements.lock")} == _pins(
+        "requirements.lock"
+    )
+
+
+@pytest.mark.parametrize("lock", sorted(LOCKS))
+def test_lock_pins_hashes_and_no_places(lock: str) -> None:
+    text = _read(lock)
+    blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert len(blocks) == len(_pins(lock))
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert "://" not in text
+    assert not re.search(r"^\s*--(index|extra-index|find-links|trusted)", text, re.MULTILINE)
+
+
+def _files() -> list[str]:
+    """Return the files of the checkout, also those that are not yet added."""
+    if shutil.which("git") is None or not (CHECKOUT / ".git").exists():
+        pytest.skip("not a git checkout")
+    done = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=CHECKOUT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return [name for name in done.stdout.splitlines() if (CHECKOUT / name).exists()]
+
+
+def test_top_level_is_as_agreed() -> None:
+    found = {name.split("/")[0] for name in _files()}
+    assert {name for name in found if not name.startswith(".")} == TOP_LEVEL
+
+
+@pytest.mark.parametrize("folder", ["scripts", ".ci"])
+def test_scripts_can_be_run(folder: str) -> None:
+    for name in _files():
+        path = CHECKOUT / name
+        if path.parent == CHECKOUT / folder and path.read_text(encoding="utf-8")[:2] == "#!":
+            assert path.stat().st_mode & 0o111, f"{name} is not executable"
+
+
+def test_units_start_what_up_installs() -> None:
+    up = _read("scripts/places.sh")
+    unit = _read("systemd/zoned.service")
+    venv = re.search(r"^venv=(.+)$", up, re.MULTILINE)
+    assert venv
+    started = re.findall(r"^Exec\w+=(\S+)", unit, re.MULTILINE)
+    scripts = tomllib.loads(_read("pyproject.toml"))["project"]["scripts"]
+    assert started
+    assert set(started) <= {f"{venv[1]}/bin/{name}" for name in scripts}

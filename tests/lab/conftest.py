@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the lab ring: `lab`, `guest`, `own_guest` and `zoned_guest`."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.lab.harness.errors import LabUnavailable
+from tests.lab.harness.guest import Guest
+from tests.lab.harness.install import install_zoned
+from tests.lab.harness.lab import Lab, Wanted
+from tests.lab.harness.plugin import (
+    pytest_report_teststatus,
+    pytest_runtest_makereport,
+    pytest_sessionfinish,
+)
+from tests.lab.harness.recipe import RECIPES
+from tests.lab.harness.topology import TOPOLOGIES, Topology
+
+__all__ = ("pytest_report_teststatus", "pytest_runtest_makereport", "pytest_sessionfinish")
+
+FOLDER = Path(__file__).parent
+T = TypeVar("T")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("lab")
+    group.addoption(
+        "--lab-releases", default=",".join(RECIPES), help="Debian releases, by commas (%(default)s)"
+    )
+    group.addoption(
+        "--lab-topology", choices=[*TOPOLOGIES], help="run only the lab's tests on this machine"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "topology(name): the machine that a lab test wants (default: four_nodes)"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "release" in metafunc.fixturenames:
+        wanted = metafunc.config.getoption("--lab-releases", ",".join(RECIPES)).split(",")
+        if unknown := set(wanted) - set(RECIPES):
+            msg = f"--lab-releases: no {', '.join(unknown)} (there are {', '.join(RECIPES)})"
+            raise pytest.UsageError(msg)
+        metafunc.parametrize("release", wanted, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark this folder's tests, and leave out those on another machine than the one asked for."""
+    only = config.getoption("--lab-topology", None)
+    dropped = []
+    for item in items:
+        if FOLDER in item.path.parents:
+            item.add_marker(pytest.mark.lab)
+            if only and _topology_name(item) != only:
+                dropped.append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
+
+
+def _topology_name(item: pytest.Item) -> str:
+    mark = item.get_closest_marker("topology")
+    return str(mark.args[0]) if mark else "four_nodes"
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """All guests of the session."""
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    yield lab
+    lab.close()
+
+
+def _or_skip(get: Callable[[], T]) -> T:
+    """Get something of the lab, as far as $ZONED_LAB wants it."""
+    wanted = Wanted.from_environment()
+    if wanted is Wanted.NEVER:
+        pytest.skip("the lab is switched off (ZONED_LAB=0)")
+    try:
+        return get()
+    except LabUnavailable as error:
+        if wanted is Wanted.ALWAYS:
+            pytest.fail(f"ZONED_LAB=1, but there is no lab: {error}", pytrace=False)
+        pytest.skip(f"no lab: {error}")
+
+
+@pytest.fixture
+def guest(lab: Lab, release: str, request: pytest.FixtureRequest) -> Iterator[Guest]:
+    """The shared guest of this release and of the test's `topology`, cleaned up afterwards."""
+    guest = _or_skip(lambda: lab.guest(release, _topology_name(request.node)))
+    yield guest
+    guest.reclaim()
+
+
+@pytest.fixture
+def own_guest(lab: Lab, release: str) -> Iterator[Callable[[Topology], Guest]]:
+    """Boots guests for this test alone, which may do to them what it likes."""
+    guests: list[Guest] = []
+
+    def boot(topology: Topology) -> Guest:
+        guests.append(_or_skip(lambda: lab.boot(release, topology)))
+        return guests[-1]
+
+    yield boot
+    for guest in guests:
+        guest.close()
+
+
+@pytest.fixture
+def zoned_guest(guest: Guest, release: str) -> Guest:
+    """The shared guest with zoned installed by `scripts/up`, and only the zones that it made."""
+    if "zoned" not in guest.facts:
+        guest.facts["zoned"] = _or_skip(lambda: install_zoned(guest, release))
+        guest.facts["zones"] = _zones(guest)
+        guest.on_reclaim.append(reset_zoned)
+    return guest
+
+
+def reset_zoned(guest: Guest) -> None:
+    """Take back policies and zones of a test; a failure is an error of the test before."""
+    if guest.check(["find", "/etc/zoned/zones.d", "-name", "*.yaml", "-print", "-delete"]):
+        guest.check(["zonectl", "reload"])
+    for zone in _zones(guest) - guest.facts["zones"]:
+        guest.check(["zonectl", "destroy", "--drain", "root", zone])
+
+
+def _zones(guest: Guest) -> set[str]:
+    return {zone["name"] for zone in json.loads(guest.check(["zonectl", "list", "-o", "json"]))}

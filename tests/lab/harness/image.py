@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Building a guest's image, and the cache of images."""
+
+import fcntl
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.harness.errors import LabUnavailable
+from tests.lab.harness.initrd import make_initrd
+from tests.lab.harness.recipe import RECIPES, Recipe
+
+logger = logging.getLogger(__name__)
+
+_BUILD_TOOLS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
+_UNUSED_SECONDS = 14 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A built image: a raw ext4 disk without partitions, and what boots it directly."""
+
+    release: str
+    folder: Path
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk.img"
+
+    @property
+    def kernel(self) -> Path:
+        return self.folder / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        return self.folder / "initrd"
+
+
+def cache_folder() -> Path:
+    """Where images are kept: $ZONED_LAB_CACHE, else /var/cache/zoned-lab."""
+    return Path(os.environ.get("ZONED_LAB_CACHE") or "/var/cache/zoned-lab")
+
+
+def get_image(release: str) -> Image:
+    """Return the image of `release`, from the cache or built now (a minute or two).
+
+    Raises LabUnavailable where it is not in the cache and cannot be built.
+    """
+    recipe = RECIPES[release]
+    image = Image(release=release, folder=cache_folder() / f"{release}-{recipe.digest}")
+    if not image.folder.exists():
+        _check_can_build()
+        with _locked(cache_folder()):
+            if not image.folder.exists():
+                _build(recipe, image.folder)
+            _prune(keep=image.folder)
+    os.utime(image.folder)
+    return image
+
+
+def _check_can_build() -> None:
+    missing = [package for tool, package in _BUILD_TOOLS.items() if not shutil.which(tool)]
+    if missing:
+        msg = f"no image yet, and it cannot be built (apt-get install {' '.join(missing)})"
+        raise LabUnavailable(msg)
+    if os.geteuid() != 0:
+        msg = "no image yet, and only root can build it (sudo scripts/lab build)"
+        raise LabUnavailable(msg)
+
+
+@contextmanager
+def _locked(cache: Path) -> Iterator[None]:
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(recipe: Recipe, target: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as name:
+        tree, parts = Path(name, "tree"), Path(name, "parts")
+        parts.mkdir()
+        logger.info("installing Debian %s with mmdebstrap", recipe.release)
+        _run(_mmdebstrap(recipe, tree))
+        _customise(recipe, tree)
+        logger.info("making the disk")
+        (parts / "initrd").write_bytes(make_initrd(tree, recipe.modules, recipe.init))
+        (kernel,) = (tree / "boot").glob("vmlinuz-*")
+        kernel.rename(parts / "vmlinuz")
+        shutil.rmtree(tree / "boot")
+        (tree / "boot").mkdir()
+        disk = [str(parts / "disk.img"), f"{recipe.disk_size}M"]
+        _run(["mke2fs", "-q", "-t", "ext4", "-d", str(tree), *disk])
+        parts.rename(target)
+
+
+def _mmdebstrap(recipe: Recipe, tree: Path) -> list[str]:
+    """Without a mirror mmdebstrap takes Debian's own, with updates and security."""
+    command = [
+        "mmdebstrap",
+        "--quiet",
+        "--mode=root",
+        "--variant=apt",
+        "--aptopt=APT::Install-Recommends false",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+        f"--include={','.join(recipe.packages)}",
+        recipe.release,
+        str(tree),
+    ]
+    mirror = os.environ.get("ZONED_LAB_MIRROR")
+    return [*command, mirror] if mirror else command
+
+
+def _customise(recipe: Recipe, tree: Path) -> None:
+    for name, text in recipe.files.items():
+        path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for unit in recipe.masked:
+        (tree / "etc/systemd/system" / unit).symlink_to("/dev/null")
+    (tree / "mnt/host").mkdir()
+    for folder in ("etc", "var"):
+        # systemd-update-done.service(8): the caches are as new as /usr.
+        (tree / folder / ".updated").touch()
+
+
+def _run(command: list[str]) -> None:
+    # mmdebstrap and mke2fs live in sbin as well, and a foreign PYTHONPATH confuses maintainer
+    # scripts inside the new system.
+    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    for name in ("http_proxy", "https_proxy", "no_proxy", "TMPDIR"):
+        if name in os.environ:
+            environment[name] = os.environ[name]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        msg = f"{command[0]} failed with status {done.returncode}:\n{done.stdout}{done.stderr}"
+        raise LabUnavailable(msg)
+
+
+def _prune(keep: Path) -> None:
+    """Remove images that nobody has booted for two weeks, and leftovers of killed builds."""
+    for folder in keep.parent.iterdir():
+        old = time.time() - folder.stat().st_mtime > _UNUSED_SECONDS
+        if folder.is_dir() and folder != keep and (old or folder.name.startswith("building-")):
+            shutil.rmtree(folder)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guests of one test session."""
+
+import enum
+import os
+from pathlib import Path
+
+from tests.lab.harness.accel import choose_acceleration
+from tests.lab.harness.errors import LabError, LabUnavailable
+from tests.lab.harness.guest import Guest
+from tests.lab.harness.image import get_image
+from tests.lab.harness.qemu import Machine, check_can_run
+from tests.lab.harness.topology import TOPOLOGIES, Topology
+
+
+class Wanted(enum.StrEnum):
+    """How much the lab is wanted: the values of $ZONED_LAB."""
+
+    IF_POSSIBLE = ""
+    NEVER = "0"
+    ALWAYS = "1"
+
+    @classmethod
+    def from_environment(cls) -> "Wanted":
+        """Raise LabError for a value that is none of ours."""
+        value = os.environ.get("ZONED_LAB", "")
+        try:
+            return cls(value)
+        except ValueError:
+            msg = f"ZONED_LAB={value}: must be 0, 1 or unset"
+            raise LabError(msg) from None
+
+
+class Lab:
+    """Boots guests when they are asked for, and keeps those of one release at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._guests: dict[tuple[str, str], Guest] = {}
+        self._unavailable: str | None = None
+        self._boots = 0
+
+    def guest(self, release: str, topology: str) -> Guest:
+        """Return the running guest of this kind, or boot it.
+
+        Guests of another release are ended first, to bound the memory that the lab takes.
+        Raises LabUnavailable, each time, once it was found out.
+        """
+        if self._unavailable:
+            raise LabUnavailable(self._unavailable)
+        if (release, topology) not in self._guests:
+            self._end_others(release)
+            self._guests[release, topology] = self.boot(release, TOPOLOGIES[topology])
+        return self._guests[release, topology]
+
+    def boot(self, release: str, topology: Topology) -> Guest:
+        """Boot a guest of the caller's own, who has to close it."""
+        try:
+            check_can_run()
+            image = get_image(release)
+        except LabUnavailable as error:
+            self._unavailable = str(error)
+            raise
+        self._boots += 1
+        folder = self._folder / f"{self._boots}-{release}-{topology.name}"
+        acceleration = choose_acceleration(image)
+        return Guest(Machine(image, topology, folder, acceleration=acceleration))
+
+    def _end_others(self, release: str) -> None:
+        for key in [key for key in self._guests if key[0] != release]:
+            self._guests.pop(key).close()
+
+    def close(self) -> None:
+        """End every guest."""
+        while self._guests:
+            self._guests.popitem()[1].close()

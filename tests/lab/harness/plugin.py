@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""pytest: a guest that died is an error of the lab, not a failure of the test.
+
+The test that met it is reported as "LAB LOST", the session stops, and pytest ends with the
+status `LAB_LOST`.
+"""
+
+from collections.abc import Generator
+
+import pytest
+
+from tests.lab.harness.errors import LabLost
+
+LAB_LOST = 70
+"""The exit status of a session that lost its lab (EX_SOFTWARE of sysexits.h)."""
+
+_lost = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.excinfo is not None and call.excinfo.errisinstance(LabLost):
+        report.user_properties.append(("lab_lost", True))
+        # The message has the console's end; a traceback through the harness tells nothing.
+        report.longrepr = f"lab lost: {call.excinfo.value}"
+        item.session.stash[_lost] = item.nodeid
+        item.session.shouldstop = f"lab lost in {item.nodeid}"
+    return report
+
+
+def pytest_report_teststatus(
+    report: pytest.CollectReport | pytest.TestReport,
+) -> tuple[str, str, str] | None:
+    if ("lab_lost", True) in getattr(report, "user_properties", ()):
+        return "error", "L", "LAB LOST"
+    return None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _lost in session.stash:
+        session.exitstatus = LAB_LOST

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One QEMU process with its monitor and its agent's channel."""
+
+import contextlib
+import logging
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import ConnectError, ExecInterruptedError, QMPClient, QMPError, StateError
+from qemu.qmp.events import EventListener
+from qemu.qmp.message import Message
+
+from tests.lab.harness.agent import Agent, new_client
+from tests.lab.harness.errors import LabError, LabLost, LabUnavailable
+from tests.lab.harness.image import Image
+from tests.lab.harness.loop import Loop
+from tests.lab.harness.topology import Topology, qemu_arguments
+
+# Whatever it logs as an error is raised as well.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+
+PROGRAM = "qemu-system-x86_64"
+ACCELERATION = {
+    "kvm": ("-accel", "kvm", "-cpu", "host"),
+    "tcg": ("-accel", "tcg,thread=multi", "-cpu", "max"),
+}
+_QUIET_BOOT = "root=/dev/vda rw console=ttyS0 quiet panic=-1 systemd.show_status=0"
+_CONSOLE_LINES = 25
+
+
+def check_can_run() -> None:
+    """Raise LabUnavailable unless the programs that run a guest are here."""
+    for tool, package in ((PROGRAM, "qemu-system-x86"), ("setpriv", "util-linux")):
+        if not shutil.which(tool):
+            msg = f"no {tool} (apt-get install {package})"
+            raise LabUnavailable(msg)
+
+
+class Machine:
+    """A running QEMU, from construction to `close`.
+
+    `folder` takes the console's log and the directory that the guest sees as /mnt/host. The
+    process dies with this one, whatever ends it. A `terminal` machine has the terminal of this
+    process as /dev/hvc0.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        topology: Topology,
+        folder: Path,
+        *,
+        acceleration: str,
+        terminal: bool = False,
+    ) -> None:
+        self.topology = topology
+        self.share = folder / "share"
+        self.console = folder / "console.log"
+        self.share.mkdir(parents=True)
+        self._qmp = QMPClient("monitor")
+        self._agent_client = new_client()
+        self.agent = Agent(self._agent_client)
+        command = [
+            *_process(image, folder, acceleration),
+            *(_TERMINAL if terminal else ()),
+            *qemu_arguments(topology),
+            *("-append", " ".join([_QUIET_BOOT, *topology.append])),
+        ]
+        with contextlib.ExitStack() as undo:
+            monitor, monitor_end = socket.socketpair()
+            channel, channel_end = socket.socketpair()
+            undo.callback(monitor.close)
+            undo.callback(channel.close)
+            with monitor_end, channel_end, (folder / "qemu.log").open("wb") as log:
+                ends = (monitor_end.fileno(), channel_end.fileno())
+                self.process = subprocess.Popen(
+                    [*command, *_channels(*ends)],
+                    pass_fds=ends,
+                    stdin=None if terminal else subprocess.DEVNULL,
+                    stdout=None if terminal else log,
+                    stderr=log,
+                    # A terminal's Ctrl-C is for pytest, which then closes its machines in order.
+                    start_new_session=not terminal,
+                )
+            self.loop = Loop()
+            self._connect(monitor, channel, folder / "qemu.log")
+            undo.pop_all()
+
+    def _connect(self, monitor: socket.socket, channel: socket.socket, log: Path) -> None:
+        try:
+            self.loop.run(self._qmp.connect(monitor))
+            self.loop.run(self._agent_client.connect(channel))
+        except ConnectError as error:
+            self.close()
+            msg = f"QEMU did not start:\n{log.read_text()}"
+            raise LabLost(msg) from error
+
+    def qmp(self, command: str, **words: Any) -> Any:
+        """Execute a QMP command; raises LabError when QEMU refuses, LabLost when it is gone.
+
+        The words go out as they are; one with a hyphen needs `**{"qom-type": …}`.
+        """
+        try:
+            return self.loop.run(self._qmp.execute(command, words or None))
+        except (ExecInterruptedError, StateError) as error:
+            msg = f"QEMU went away during {command}{self.tail()}"
+            raise LabLost(msg) from error
+        except QMPError as error:
+            msg = f"QEMU refused {command}: {error}"
+            raise LabError(msg) from error
+
+    @contextlib.contextmanager
+    def events(self, *names: str) -> Iterator[EventListener]:
+        """Collect QMP events from now on; read them with `next_event`."""
+        with self._qmp.listener(names) as listener:
+            yield listener
+
+    def next_event(self, listener: EventListener, timeout: float = 60) -> Message:
+        """Return the next event, or raise TimeoutError after `timeout` seconds."""
+        return self.loop.run(listener.get(), timeout)
+
+    def tail(self) -> str:
+        """The end of the console's log, worded to end a message."""
+        lines = self.console.read_text(errors="replace").splitlines()[-_CONSOLE_LINES:]
+        return "\n".join([f"; the console ({self.console}) ends with:", *lines])
+
+    def close(self) -> None:
+        """End QEMU without any ado (the disk is a snapshot), and all that belongs to it."""
+        self.process.kill()
+        self.process.wait()
+        for client in (self._agent_client, self._qmp):
+            # Both report the hang-up that was just caused.
+            with contextlib.suppress(EOFError, OSError, QMPError):
+                self.loop.run(client.disconnect())
+        self.loop.close()
+
+
+_TERMINAL = (
+    *("-chardev", "stdio,id=terminal,signal=off"),
+    *("-device", "virtconsole,chardev=terminal"),
+)
+
+
+def _process(image: Image, folder: Path, acceleration: str) -> list[str]:
+    return [
+        *("setpriv", "--pdeathsig", "KILL", PROGRAM),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *ACCELERATION[acceleration],
+        *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
+        *("-drive", f"file={image.disk},if=virtio,format=raw,snapshot=on,cache=unsafe"),
+        *("-serial", f"file:{folder / 'console.log'}"),
+        *("-virtfs", f"local,path={folder / 'share'},mount_tag=host,security_model=none"),
+        *("-device", "virtio-rng-pci"),
+    ]
+
+
+def _channels(monitor: int, agent: int) -> list[str]:
+    return [
+        *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
+        *("-chardev", f"socket,id=agent,fd={agent}", "-device", "virtio-serial"),
+        *("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"),
+    ]

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Machines as data: what the lab can boot, and how each is said to QEMU.
+
+The words are those of qemu-system-x86_64(1); sizes are in MiB.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One NUMA node. `memory` in MiB; 0 makes a memoryless node, there for hotplug."""
+
+    memory: int
+    cpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """A machine to boot.
+
+    `memory` is its RAM in MiB (the sum of the nodes, where there are nodes). `distances` is the
+    whole SLIT table, row by row, or empty for the firmware's default. `slots` and `max_memory`
+    (MiB) leave room for DIMMs. `devices`, `machine`, `numa` and `objects` are further arguments
+    to the QEMU options of these names, `append` further words of the kernel's command line.
+    """
+
+    name: str
+    cpus: int = 4
+    memory: int
+    nodes: tuple[Node, ...] = ()
+    distances: tuple[tuple[int, ...], ...] = ()
+    slots: int = 0
+    max_memory: int = 0
+    devices: tuple[str, ...] = ()
+    machine: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
+    numa: tuple[str, ...] = ()
+    append: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        size = len(self.nodes)
+        if self.nodes and sum(node.memory for node in self.nodes) != self.memory:
+            msg = f"{self.name}: memory is not the sum of the nodes"
+            raise ValueError(msg)
+        if self.distances and [len(row) for row in self.distances] != [size] * size:
+            msg = f"{self.name}: the distance table is not {size} x {size}"
+            raise ValueError(msg)
+
+
+def qemu_arguments(topology: Topology) -> list[str]:
+    """Say `topology` to QEMU; the kernel's command line is not among the arguments."""
+    arguments = [
+        "-machine",
+        ",".join(["q35", *topology.machine]),
+        "-smp",
+        str(topology.cpus),
+        "-m",
+        _memory(topology),
+    ]
+    for value in topology.objects:
+        arguments += ["-object", value]
+    for number, node in enumerate(topology.nodes):
+        arguments += _node(number, node)
+    for source, row in enumerate(topology.distances):
+        for target, distance in enumerate(row):
+            if source != target:
+                arguments += ["-numa", f"dist,src={source},dst={target},val={distance}"]
+    for value in topology.numa:
+        arguments += ["-numa", value]
+    for value in topology.devices:
+        arguments += ["-device", value]
+    return arguments
+
+
+def _memory(topology: Topology) -> str:
+    if not topology.slots:
+        return f"{topology.memory}M"
+    return f"{topology.memory}M,slots={topology.slots},maxmem={topology.max_memory}M"
+
+
+def _node(number: int, node: Node) -> list[str]:
+    words = [f"node,nodeid={number}", *(f"cpus={cpu}" for cpu in node.cpus)]
+    if not node.memory:
+        return ["-numa", ",".join(words)]
+    backend = f"memory-backend-ram,id=node{number},size={node.memory}M"
+    return ["-object", backend, "-numa", ",".join([*words, f"memdev=node{number}"])]
+
+
+_PLUGGABLE = (
+    "edu",
+    "pcie-root-port,id=rp1,chassis=1,slot=1",
+    "pcie-root-port,id=rp2,chassis=2,slot=2",
+)
+
+FOUR_NODES = Topology(
+    name="four_nodes",
+    memory=4096,
+    nodes=(
+        Node(memory=1024, cpus=(0,)),
+        Node(memory=1024, cpus=(1,)),
+        Node(memory=1024, cpus=(2,)),
+        Node(memory=1024, cpus=(3,)),
+        Node(memory=0),
+    ),
+    distances=(
+        (10, 12, 17, 22, 40),
+        (12, 10, 14, 26, 42),
+        (17, 14, 10, 31, 44),
+        (22, 26, 31, 10, 46),
+        (40, 42, 44, 46, 10),
+    ),
+    slots=8,
+    max_memory=16384,
+    devices=_PLUGGABLE,
+)
+"""Four nodes with one CPU and 1 GiB each, and node 4, which has neither until a DIMM comes."""
+
+ONE_NODE = Topology(name="one_node", cpus=2, memory=2048, devices=_PLUGGABLE)
+"""A plain machine: nothing about NUMA in its firmware."""
+
+TOPOLOGIES = {topology.name: topology for topology in (FOUR_NODES, ONE_NODE)}
+"""Every machine by its name, as `scripts/lab --topology` and the mark `topology` take it."""

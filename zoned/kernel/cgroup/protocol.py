@@ -28,6 +28,10 @@ class CgroupDriver(Protocol):
         """``systemd``, ``v2`` or ``v1``."""
 
     @property
+    def parent(self) -> str:
+        """The path of the group above all zones, below the cgroup mount, with leading slash."""
+
+    @property
     def protects(self) -> bool:
         """Whether hard protection (memory.min) exists here."""
 
@@ -127,7 +131,10 @@ class UnitDriver(Protocol):
         """Return the unit's own AllowedMemoryNodes; empty where it has none. Raises NoSuchUnit."""
 
     def confine_unit(self, unit: str, nodes: frozenset[int]) -> None:
-        """Set AllowedMemoryNodes on the running unit; the kernel moves its pages. Empty lifts it."""
+        """Set AllowedMemoryNodes on the running unit; the kernel moves its pages.
+
+        Empty lifts it.
+        """
 
     def place_unit(self, unit: str, zone: str) -> None:
         """Have the unit start in the zone's slice from its next start on (a runtime drop-in)."""

@@ -14,17 +14,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LARGEST = 1 << 16
+_LONGEST = 1 << 14
+"""Characters: a list of every second CPU of a machine with 4096 has half of that."""
 
 
 def _span(part: str, text: str) -> range:
     first, dash, last = part.partition("-")
-    if not (first.isascii() and first.isdigit()):
+    if not _is_number(first):
         raise BadList(f"{text!r} is no list of numbers", hint="write it like 0-3,8")
     if not dash:
         last = first
-    if not (last.isascii() and last.isdigit()) or int(last) < int(first) or int(last) > _LARGEST:
+    if not _is_number(last) or int(last) < int(first) or int(last) > _LARGEST:
         raise BadList(f"{text!r} is no list of numbers", hint="write it like 0-3,8")
     return range(int(first), int(last) + 1)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= len(str(_LARGEST))
 
 
 def parse_ids(text: str) -> frozenset[int]:
@@ -35,6 +41,8 @@ def parse_ids(text: str) -> frozenset[int]:
     text = text.strip()
     if not text:
         return frozenset()
+    if len(text) > _LONGEST:
+        raise BadList(f"a list of {len(text)} characters is too long", hint="write it like 0-3,8")
     return frozenset(number for part in text.split(",") for number in _span(part.strip(), text))
 
 

@@ -104,3 +104,9 @@ def test_what_selects_nothing(text: str) -> None:
 def test_format_of_nothing() -> None:
     assert format_ids([]) == ""
     assert format_ids([3, 1, 2, 2, 7]) == "1-3,7"
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "0-" + "9" * 5000, "0-65535," * 5000])
+def test_absurd_lists_are_refused_like_any_other(text: str) -> None:
+    with pytest.raises(BadList):
+        parse_ids(text)

@@ -90,3 +90,9 @@ def test_format() -> None:
     assert format_size(3 << 29) == "1.5GiB"
     assert format_size(5 << 50) == "5120TiB"
     assert format_size(-(1 << 20)) == "-1MiB"
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "9" * 400 + ".5G", "٣GiB"])
+def test_absurd_numbers_are_refused_like_any_other(text: str) -> None:
+    with pytest.raises(BadSize):
+        parse_size(text)

@@ -60,7 +60,7 @@ def build_machine(options: Options) -> Machine:
     return Machine(
         root=root,
         groups=choose_driver(root, options.group),
-        units=choose_units(root),
+        units=choose_units(root, options.group),
         store=Store(options.state or _STATE),
         ledger=Ledger(options.state or _RUNTIME, boot_id(root)),
     )

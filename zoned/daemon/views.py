@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from zoned.engine.machine import Machine
-    from zoned.engine.members import Moved
+    from zoned.engine.units import Moved
     from zoned.model.alert import Alert
     from zoned.model.zone import Events, Group, Limits, Zone
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from zoned.engine import members, zones
+from zoned.engine import members, units, zones
 from zoned.engine.policy_sync import adopt_policy
 from zoned.engine.reconcile import Reconciler
 from zoned.errors import PolicyError, UsageError, ZonedError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zoned.engine.machine import Machine
-    from zoned.engine.members import Moved
+    from zoned.engine.units import Moved
     from zoned.model.alert import Alert
     from zoned.model.policy import Policy
     from zoned.model.zone import ZoneSpec
@@ -43,6 +43,8 @@ class Engine:
         except PolicyError as error:
             _log.warning("%s", error)
             self._reconciler.run()
+        if self.machine.units is not None:
+            units.restore_units(self.machine)
 
     def tick(self) -> None:
         """Look at the machine again, and mend what differs."""
@@ -89,7 +91,7 @@ class Engine:
         if pid is not None:
             return members.attach_process(self.machine, name, pid)
         if unit is not None:
-            return members.attach_unit(self.machine, name, unit)
+            return units.attach_unit(self.machine, name, unit)
         return members.attach_cgroup(self.machine, name, cgroup or "")
 
     def detach(self, name: str, *, pid: int | None, unit: str | None, cgroup: str | None) -> Moved:
@@ -98,7 +100,7 @@ class Engine:
         if pid is not None:
             return members.detach_process(self.machine, name, pid)
         if unit is not None:
-            return members.detach_unit(self.machine, name, unit)
+            return units.detach_unit(self.machine, name, unit)
         return members.detach_cgroup(self.machine, name, cgroup or "")
 
     def enter(self, name: str, pid: int) -> None:

@@ -3,22 +3,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from zoned.engine.ledger import Member
+from zoned.engine.units import Moved, attach_unit, lift_unit
 from zoned.engine.zones import find_zone, refuse_units
 from zoned.errors import (
     BadInput,
     HasMembers,
     NoSuchProcess,
-    NoSuchUnit,
     NotAMember,
     NotConfinable,
     TryLater,
-    Unsupported,
 )
 from zoned.kernel.migrate import move_all_pages
 from zoned.kernel.process import find
@@ -27,20 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from zoned.engine.machine import Machine
-    from zoned.kernel.cgroup.protocol import UnitDriver
     from zoned.model.zone import Zone
 
 _PASSES = 50
 """How often members are counted again: a program that forks faster than that is left."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
-    """What an attach or detach did."""
-
-    processes: int = 0
-    gone: int = 0
-    notes: tuple[str, ...] = ()
 
 
 def enter(machine: Machine, name: str, pid: int) -> None:
@@ -77,25 +64,6 @@ def attach_cgroup(machine: Machine, name: str, cgroup: str) -> Moved:
     return _until_empty(lambda: machine.groups.pids_below(cgroup), move, cgroup)
 
 
-def attach_unit(machine: Machine, name: str, unit: str) -> Moved:
-    """Confine a running unit to the zone's nodes now, and have it start in the zone next time.
-
-    Its pages stay charged to its own cgroup until then. Raises Unsupported, NoSuchUnit.
-    """
-    zone = find_zone(machine, name)
-    units = _units(machine)
-    pids = machine.groups.pids_below(units.unit_cgroup(unit))
-    machine.ledger.unit_confined(unit, units.unit_nodes(unit))
-    if unit not in zone.units:
-        machine.store.put(replace(zone, units=(*zone.units, unit)))
-    units.confine_unit(unit, zone.nodes)
-    for pid in pids:
-        move_all_pages(machine.root, pid, zone.nodes)
-    units.place_unit(unit, zone.name)
-    note = f"{unit} is charged to its own cgroup until it is restarted; then it starts in the zone"
-    return Moved(processes=len(pids), notes=(note,))
-
-
 def detach_process(machine: Machine, name: str, pid: int) -> Moved:
     """Put a member back to where it came from. Raises NotAMember."""
     find_zone(machine, name)
@@ -116,26 +84,6 @@ def detach_cgroup(machine: Machine, name: str, cgroup: str) -> Moved:
     return _release(machine, pids)
 
 
-def detach_unit(machine: Machine, name: str, unit: str) -> Moved:
-    """Undo `attach_unit`: the unit may use the nodes that it could before. Raises NotAMember."""
-    zone = find_zone(machine, name)
-    if unit not in zone.units:
-        raise NotAMember(f"{unit} is not attached to zone {name}")
-    lift_unit(machine, zone, unit)
-    return Moved(processes=0, notes=(f"{unit} is no longer confined to zone {name}",))
-
-
-def lift_unit(machine: Machine, zone: Zone, unit: str) -> None:
-    """Take the marks of `attach_unit` off a unit; one that is gone is fine."""
-    units = _units(machine)
-    units.unplace_unit(unit)
-    with contextlib.suppress(NoSuchUnit):
-        units.confine_unit(unit, (machine.ledger.touched.units or {}).get(unit, frozenset()))
-    left = tuple(each for each in zone.units if each != unit)
-    machine.store.put(replace(zone, units=left))
-    machine.ledger.unit_lifted(unit)
-
-
 def drain(machine: Machine, name: str, target: str) -> Moved:
     """Move every member out: to another zone, or to where it came from (`root`).
 
@@ -148,7 +96,7 @@ def drain(machine: Machine, name: str, target: str) -> Moved:
         raise HasMembers(f"zone {name} cannot be drained into itself", hint="name another zone")
     refuse_units(machine, name)
     for unit in zone.units:
-        lift_unit(machine, find_zone(machine, name), unit)
+        lift_unit(machine, unit)
         if target != "root":
             attach_unit(machine, target, unit)
 
@@ -164,7 +112,7 @@ def kill(machine: Machine, name: str) -> None:
     """End every member with SIGKILL. Raises TryLater where some remain."""
     zone = find_zone(machine, name)
     for unit in zone.units:
-        lift_unit(machine, find_zone(machine, name), unit)
+        lift_unit(machine, unit)
     machine.groups.kill(name)
 
 
@@ -237,9 +185,3 @@ def _until_empty(
 def _refuse_vital(pid: int) -> None:
     if pid in {1, os.getpid()}:
         raise NotConfinable(f"process {pid} cannot be put into a zone")
-
-
-def _units(machine: Machine) -> UnitDriver:
-    if machine.units is None:
-        raise Unsupported("there is no systemd here to attach units of", hint="attach by --pid")
-    return machine.units

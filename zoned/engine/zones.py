@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from zoned.engine.admission import capacities
 from zoned.engine.placement import place, place_cpus
-from zoned.errors import HasMembers, InPolicy, NameTaken, NoSuchZone, UnitInZone, ZonedError
+from zoned.errors import (
+    HasMembers,
+    InPolicy,
+    NameTaken,
+    NoSuchUnit,
+    NoSuchZone,
+    UnitInZone,
+    ZonedError,
+)
 from zoned.kernel.device import near_node
 from zoned.kernel.node import read_topology
 from zoned.model.zone import Origin, Zone, ZoneSpec, check_name
@@ -128,14 +136,32 @@ def refuse_members(machine: Machine, name: str) -> None:
 
 
 def refuse_units(machine: Machine, name: str) -> None:
-    """Raise UnitInZone where a service was started inside the zone."""
-    units = machine.groups.foreign_units(name)
+    """Raise UnitInZone where a service was started inside the zone.
+
+    One that is attached and still runs outside only belongs to the zone by its drop-in: that goes
+    when it is detached.
+    """
+    units = [
+        unit
+        for unit in machine.groups.foreign_units(name)
+        if not _runs_outside(machine, machine.store.zones.get(name), unit)
+    ]
     if units:
         raise UnitInZone(
             f"{', '.join(units)} runs in zone {name} as a unit of its own,"
             " and systemd cannot move a running unit",
             hint=f"`systemctl stop {' '.join(units)}`, or detach it and restart it, or --kill",
         )
+
+
+def _runs_outside(machine: Machine, zone: Zone | None, unit: str) -> bool:
+    group = machine.groups.group(zone.name) if zone else None
+    if zone is None or group is None or machine.units is None or unit not in zone.units:
+        return False
+    try:
+        return not f"{machine.units.unit_cgroup(unit)}/".startswith(f"{group.path}/")
+    except NoSuchUnit:
+        return False
 
 
 def refuse_policy_zone(zone: Zone) -> None:

@@ -78,7 +78,8 @@ def read_ids(path: Path) -> frozenset[int] | None:
     if text is None:
         return None
     try:
-        return parse_ids(text)
+        # Kernels up to 2.6.3x end these lists with a NUL.
+        return parse_ids(text.rstrip("\0\n"))
     except BadList as error:
         raise MachineError(f"{path} holds {text!r} where a list was expected") from error
 

@@ -59,8 +59,8 @@ def _why(mounts: CgroupMounts) -> str:
     return "neither cgroup v2 nor v1 is mounted with the controllers cpuset and memory"
 
 
-def choose_units(root: Root) -> UnitDriver | None:
+def choose_units(root: Root, parent: str = "zone") -> UnitDriver | None:
     """Return who can confine running units: systemd on the unified hierarchy, else nobody."""
     if _systemd_runs(root) and root.cgroup in cgroup_mounts(root).unified:
-        return SystemdUnits(root)
+        return SystemdUnits(root, parent)
     return None

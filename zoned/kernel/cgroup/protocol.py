@@ -124,6 +124,9 @@ class CgroupDriver(Protocol):
 class UnitDriver(Protocol):
     """Units of the service manager, for adopting a service that runs already (systemd only)."""
 
+    def canonical(self, unit: str) -> str:
+        """Return the unit's own name, with its suffix. Raises NoSuchUnit where none is known."""
+
     def unit_cgroup(self, unit: str) -> str:
         """Return the cgroup of a running unit. Raises NoSuchUnit."""
 

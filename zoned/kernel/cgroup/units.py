@@ -10,6 +10,7 @@ Source: org.freedesktop.systemd1(5), systemd.unit(5).
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from zoned.errors import KernelRefused, MachineError, NoSuchUnit, NotAsWritten, Unsupported
@@ -49,6 +50,9 @@ class SystemdUnits:
         self._parent = parent
         self._bus = bus or SystemdBus()
 
+    def canonical(self, unit: str) -> str:
+        return self._known(unit)
+
     def unit_cgroup(self, unit: str) -> str:
         name = self._known(unit)
         state = self._bus.unit_property(name, "Unit", "ActiveState")
@@ -71,6 +75,12 @@ class SystemdUnits:
             raise NotAsWritten(
                 f"{file} is {format_ids(read_ids(file) or ())!r} instead of {format_ids(nodes)!r}"
             )
+        if not nodes:
+            # What SetUnitProperties wrote down for the next start says nothing any more.
+            folder = self._root.run / "systemd/system.control" / f"{name}.d"
+            (folder / "50-AllowedMemoryNodes.conf").unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.rmdir()
 
     def place_unit(self, unit: str, zone: str) -> None:
         name = self._known(unit)

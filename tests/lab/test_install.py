@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""scripts/up and scripts/down on a fresh machine, one node, nothing but Python and root."""
+
+import pytest
+
+from tests.lab.harness.guest import Guest
+from tests.lab.harness.install import GUEST_PROJECT, OFFLINE
+from tests.lab.programs import cgroup_of
+
+
+@pytest.mark.topology("one_node")
+def test_up_again_and_down(zoned_guest: Guest) -> None:
+    guest = zoned_guest
+    first = guest.facts["zoned"]
+    assert "node" in first
+    assert guest.check(["systemctl", "is-active", "zoned"]).strip() == "active"
+    assert guest.check(["systemctl", "is-enabled", "zoned"]).strip() == "enabled"
+    for page in ("zonectl.1", "zoned.8", "zoned.yaml.5", "zoned-zones.7"):
+        guest.check(["man", "-w", *reversed(page.rsplit(".", 1))])
+    pid = int(guest.check(["systemctl", "show", "-P", "MainPID", "zoned"]))
+    assert cgroup_of(guest, pid) == "/zoned.service"
+    guest.check([f"{GUEST_PROJECT}/scripts/up"], env=OFFLINE, cwd=GUEST_PROJECT, timeout=600)
+    assert guest.check(["zonectl", "list"]).startswith("NAME")
+    guest.check([f"{GUEST_PROJECT}/scripts/down"], cwd=GUEST_PROJECT)
+    guest.check([f"{GUEST_PROJECT}/scripts/down"], cwd=GUEST_PROJECT)
+    del guest.facts["zoned"]
+    guest.on_reclaim.clear()
+    assert guest.run(["zonectl", "--version"]).returncode == 127
+    assert guest.run(["systemctl", "cat", "zoned"]).returncode != 0
+    left = guest.shell("ls -d /opt/zoned /usr/lib/zoned /var/lib/zoned /run/zoned 2>/dev/null || :")
+    assert left == ""
+    assert guest.check(["find", "/sys/fs/cgroup", "-name", "*zone*"]) == ""

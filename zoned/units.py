@@ -23,8 +23,8 @@ _FACTORS = {
     "GB": 10**9,
     "TB": 10**12,
 }
-# Eighteen digits are an exbibyte of bytes, and more than any machine has.
-_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([a-zA-Z]*)")
+# Forty digits are more than any machine has, and still quick to make a number of.
+_SIZE = re.compile(r"([0-9]{1,40}(?:\.[0-9]{1,9})?)\s*([a-zA-Z]*)")
 
 
 def parse_size(text: str | int) -> int:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncvarlink import (
-    GenericVarlinkErrorReply,
     VarlinkClientProtocol,
+    VarlinkErrorReply,
     VarlinkTransport,
     connect_unix_varlink,
 )
+from asyncvarlink.conversion import ConversionError
 
 from zoned.api.interfaces import Failed
 from zoned.errors import Bug, Denied, NoDaemon, ZonedError, revive
@@ -50,7 +51,7 @@ class Client:
             result = self._loop.run_until_complete(proxy(**parameters))
         except Failed as error:
             raise revive(error.p_code, error.p_message, error.p_hint) from error
-        except GenericVarlinkErrorReply as error:
+        except (VarlinkErrorReply, ConversionError, ValueError, TypeError) as error:
             raise Bug(
                 f"the daemon answered {error}", hint="are its version and mine the same?"
             ) from error
@@ -84,6 +85,6 @@ def _unreachable(socket: Path, error: OSError) -> ZonedError:
     if error.errno in {errno.EACCES, errno.EPERM}:
         return Denied(f"you may not open {socket}", hint="ask as root")
     return NoDaemon(
-        f"no daemon listens on {socket}: {error.strerror}",
+        f"no daemon listens on {socket}: {error.strerror or error}",
         hint="start it: systemctl start zoned, or zoned run",
     )

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,12 +43,21 @@ def run(session: Session, name: str, command: tuple[str, ...]) -> None:
     zonectl run db -- postgres -D /srv/db
     """
     command = command[1:] if command[0] == "--" else command
-    program = shutil.which(command[0]) if command else None
-    if program is None:
-        click.echo(f"zonectl: {' '.join(command[:1])}: not found", err=True)
-        sys.exit(_NOT_FOUND)
+    if not command:
+        raise UsageError("no command is named", hint="zonectl run NAME -- COMMAND")
+    program = _find(command[0])
     call(session, "Zones", "Enter", name=name)
     _become(program, command)
+
+
+def _find(command: str) -> str:
+    """Return the program's file; end where there is none, as env(1) and shells do."""
+    program = shutil.which(command)
+    if program is not None:
+        return program
+    exists = "/" in command and Path(command).exists()
+    click.echo(f"zonectl: {command}: {'cannot be run' if exists else 'not found'}", err=True)
+    sys.exit(_NOT_RUNNABLE if exists else _NOT_FOUND)
 
 
 def _become(program: str, command: tuple[str, ...]) -> None:

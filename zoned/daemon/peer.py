@@ -19,6 +19,8 @@ GROUP = "zoned"
 """The group whose members may look."""
 
 _SO_PEERGROUPS = 59
+_LARGEST_ANSWER = 1024
+"""Bytes that Python lets getsockopt(2) return: 256 groups."""
 _UCRED = struct.Struct("iII")
 _GID = struct.Struct("I")
 
@@ -72,15 +74,23 @@ def peer_of(connection: socket.socket) -> Peer:
     pid, uid, gid = _UCRED.unpack(
         connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     )
-    return Peer(pid=pid, uid=uid, gids=frozenset({gid}) | _supplementary(connection))
+    return Peer(pid=pid, uid=uid, gids=frozenset({gid}) | _supplementary(connection, uid, gid))
 
 
-def _supplementary(connection: socket.socket) -> frozenset[int]:
+def _supplementary(connection: socket.socket, uid: int, gid: int) -> frozenset[int]:
     try:
-        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4096 * _GID.size // 4)
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _LARGEST_ANSWER)
     except OSError:
-        return frozenset()
+        return _listed(uid, gid)
     return frozenset(gid for (gid,) in _GID.iter_unpack(raw))
+
+
+def _listed(uid: int, gid: int) -> frozenset[int]:
+    """Return the groups that the user database lists: for a process that is in too many."""
+    try:
+        return frozenset(os.getgrouplist(pwd.getpwuid(uid).pw_name, gid))
+    except KeyError:
+        return frozenset()
 
 
 def _group_id(name: str) -> int | None:

@@ -8,7 +8,6 @@ not tell a method who calls it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import socket
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncvarlink import FileDescriptorArray
+    from asyncvarlink.message import VarlinkMethodReply
 
     from zoned.api.interfaces import Backend
 
@@ -50,9 +50,32 @@ _BACKLOG = 128
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RETRY_ACCEPT = 1.0
 
+_TURN = 64 << 10
+"""Bytes that one client may have read before the others, and the watchdog, have their turn."""
+
+_MOST_UNREAD = 64
+"""Replies that a client may leave unread."""
+
+_LAST_REPLIES = 10.0
+"""Seconds that clients get to take their last replies when the daemon stops."""
+
 
 class _Transport(VarlinkTransport):
+    """Reads no more than a turn's worth at once: the library's reads for as long as data comes."""
+
     MAX_RECV_FDS = 0  # No method takes a descriptor; the kernel drops what is sent all the same.
+    _left = _TURN
+
+    def _handle_read_socket_peek(self) -> None:
+        self._left = _TURN
+        super()._handle_read_socket_peek()
+
+    def _sock_receive_fds(self, size: int) -> int:
+        if self._left <= 0:
+            return 0
+        received = super()._sock_receive_fds(size)
+        self._left -= received
+        return received
 
 
 class Connection(VarlinkInterfaceServerProtocol):
@@ -62,6 +85,7 @@ class Connection(VarlinkInterfaceServerProtocol):
         super().__init__(registry)
         self._closed = closed
         self._discarding = False
+        self._unread = 0
         self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -81,15 +105,42 @@ class Connection(VarlinkInterfaceServerProtocol):
         still be writing, gets to see the error.
         """
         self._restart_idle()
-        ends = data.endswith(b"\0")
+        # Data can hold the end of one message and the start of the next.
+        *ends, rest = data.split(b"\0")
+        for end in ends:
+            self._take(end + b"\0", fds)
+        if rest:
+            self._take(rest, fds)
+
+    def _take(self, piece: bytes, fds: FileDescriptorArray | None) -> None:
+        ends = piece.endswith(b"\0")
         if self._discarding:
             self._discarding = not ends
-        elif len(self._recv_buffer) + len(data) > LARGEST_MESSAGE:
+        elif len(self._recv_buffer) + len(piece) > LARGEST_MESSAGE:
             self._discarding = not ends
             self._recv_buffer = b""
-            self.send_error(_failed(MessageTooLarge(f"a request may have {LARGEST_MESSAGE} bytes")))
+            most = f"a request may have {LARGEST_MESSAGE} bytes"
+            self.send_error(_failed(MessageTooLarge(most, hint="this one was not read")))
         else:
-            self._parse(data, fds)
+            self._parse(piece, fds)
+
+    def send_reply(
+        self,
+        reply: VarlinkMethodReply,
+        fds: list[int] | None = None,
+        autoclose: bool = True,  # noqa: FBT001, FBT002 - the library's signature
+    ) -> asyncio.Future[None]:
+        """Send a reply; hang up on a client that asks and asks and never reads."""
+        sent = super().send_reply(reply, fds, autoclose)
+        self._unread += 1
+        sent.add_done_callback(self._count_read)
+        if self._unread > _MOST_UNREAD and isinstance(self._transport, VarlinkTransport):
+            _log.warning("a client left %d replies unread", _MOST_UNREAD)
+            self._transport.abort()
+        return sent
+
+    def _count_read(self, _: asyncio.Future[None]) -> None:
+        self._unread -= 1
 
     def error_received(self, err: Exception, data: bytes, fds: FileDescriptorArray | None) -> None:
         """Answer what is no JSON object with an error, and hang up: what follows means nothing."""
@@ -152,12 +203,18 @@ class Server:
             listener.listen(_BACKLOG)
         except OSError as error:
             listener.close()
-            raise MachineError(f"cannot listen on {self._path}: {error.strerror}") from error
+            why = error.strerror or error
+            raise MachineError(
+                f"cannot listen on {self._path}: {why}", hint="take another --socket"
+            ) from error
         self._socket = listener
         asyncio.get_running_loop().add_reader(listener, self._accept)
 
     async def stop(self) -> None:
-        """Stop listening and close all connections once what they asked for is done."""
+        """Stop listening and close all connections once what they asked for is done.
+
+        A client that does not take its reply is cut off after a while.
+        """
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
@@ -165,10 +222,13 @@ class Server:
             self._path.unlink(missing_ok=True)
         waiting = list(self._open)
         for transport in waiting:
-            transport.close()
-        for transport in waiting:
-            with contextlib.suppress(asyncio.CancelledError):
-                await transport.closed_future
+            transport.pause_reading()
+            transport.get_protocol().eof_received()
+        if waiting:
+            closed = [transport.closed_future for transport in waiting]
+            await asyncio.wait(closed, timeout=_LAST_REPLIES)
+        for transport in list(self._open):
+            transport.abort()
 
     def _accept(self) -> None:
         if self._socket is None:

@@ -42,12 +42,12 @@ class Engine:
             self.reload()
         except PolicyError as error:
             _log.warning("%s", error)
-            self._reconciler.run()
         if self.machine.units is not None:
             units.restore_units(self.machine)
 
     def tick(self) -> None:
         """Look at the machine again, and mend what differs."""
+        self._forget_dead_members()
         self._reconciler.run()
 
     def reload(self) -> None:
@@ -56,6 +56,7 @@ class Engine:
             policy = self._load_policy()
         except PolicyError as error:
             self._reconciler.problems = {"": str(error)}
+            self._reconciler.run()
             raise
         self._reconciler.problems = adopt_policy(self.machine, policy)
         for zone in self.machine.store.zones:
@@ -83,6 +84,8 @@ class Engine:
     def destroy(self, name: str, *, drain: str | None, kill: bool) -> None:
         """Destroy a zone, after moving its members out or ending them where that was said."""
         zones.refuse_policy_zone(zones.find_zone(self.machine, name))
+        if kill and drain is not None:
+            raise UsageError("members are either moved or ended", hint="name one of drain and kill")
         self._destroy(name, drain=drain, kill=kill)
 
     def attach(self, name: str, *, pid: int | None, unit: str | None, cgroup: str | None) -> Moved:
@@ -131,8 +134,8 @@ class Engine:
 
     def _forget_dead_members(self) -> None:
         recorded = self.machine.ledger.touched.members
-        dead = [each.pid for each in recorded if not members.is_alive(self.machine, each)]
-        self.machine.ledger.members_gone(dead)
+        dead = [each for each in recorded if not members.is_alive(self.machine, each)]
+        self.machine.ledger.members_ended(dead)
 
 
 def _require_one(pid: int | None, unit: str | None, cgroup: str | None) -> None:

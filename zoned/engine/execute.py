@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, assert_never
 
-from zoned.engine.make_room import make_room
+from zoned.engine.make_room import make_room, soft_limits_kept
+from zoned.errors import TryLater
 from zoned.model.action import (
     Action,
     ChangeGroup,
@@ -50,6 +51,8 @@ def execute(machine: Machine, action: Action) -> None:
 def _change(machine: Machine, action: ChangeGroup) -> None:
     machine.ledger.group_made(action.zone)
     group = machine.groups.group(action.zone)
-    if group is not None:
+    if group is None:
+        raise TryLater(f"the group of zone {action.zone} is gone", hint="it is made again")
+    with soft_limits_kept(machine.groups, group):
         make_room(machine.groups, group, action.limits)
-    machine.groups.change(action.zone, action.limits)
+        machine.groups.change(action.zone, action.limits)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from zoned.errors import BadList
 from zoned.idset import format_ids, parse_ids
 from zoned.kernel.state_file import damaged, load_json, save_json
 
@@ -39,10 +40,6 @@ class Touched:
     members: tuple[Member, ...] = ()
     units: Mapping[str, frozenset[int]] | None = None
     """unit -> the nodes it was confined to before; empty for none"""
-
-    def former(self, pid: int) -> str | None:
-        """Return the cgroup that a member came from."""
-        return next((each.former for each in self.members if each.pid == pid), None)
 
 
 class Ledger:
@@ -78,15 +75,22 @@ class Ledger:
 
         A process that is a member already keeps the record of where it first came from.
         """
-        new = {(each.pid, each.start_time): each for each in members}
-        old = {(each.pid, each.start_time): each for each in self._touched.members}
+        new = {_identity(each): each for each in members}
+        old = {_identity(each): each for each in self._touched.members}
         for key, each in new.items():
             former = old[key].former if key in old else each.former
             old[key] = replace(each, former=former)
         self._save(replace(self._touched, members=tuple(old.values())))
 
+    def members_ended(self, members: Iterable[Member]) -> None:
+        """Forget members that ended; what has one's pid now may be a member too."""
+        ended = frozenset(map(_identity, members))
+        if ended:
+            left = (each for each in self._touched.members if _identity(each) not in ended)
+            self._save(replace(self._touched, members=tuple(left)))
+
     def members_gone(self, pids: Iterable[int]) -> None:
-        """Forget members that were put back or that ended."""
+        """Forget members that were put back."""
         gone = frozenset(pids)
         if any(each.pid in gone for each in self._touched.members):
             members = tuple(each for each in self._touched.members if each.pid not in gone)
@@ -114,8 +118,12 @@ class Ledger:
             if data is None or data["boot_id"] != self._boot_id:
                 return Touched()
             return _from_json(data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, BadList) as error:
             raise damaged(self._path, str(error)) from error
+
+
+def _identity(member: Member) -> tuple[int, int]:
+    return member.pid, member.start_time
 
 
 def _to_json(touched: Touched) -> dict[str, Any]:

@@ -9,12 +9,15 @@ use is below it.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
-from zoned.errors import BelowUse
+from zoned.errors import BelowUse, ZonedError
 from zoned.units import format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from zoned.kernel.cgroup.protocol import CgroupDriver
     from zoned.model.zone import Group, Limits
 
@@ -22,13 +25,28 @@ SLICE = 64 << 20
 """Bytes asked of the kernel at a time: enough to be quick, little enough to be interruptible."""
 
 _PATIENCE = 3
-"""How many rounds without progress are tried before giving up."""
+"""How many rounds without progress are tried before giving up.
+
+Progress is less than ever before: members that take again what was reclaimed would else keep this
+going without end.
+"""
+
+
+@contextlib.contextmanager
+def soft_limits_kept(groups: CgroupDriver, before: Group) -> Iterator[None]:
+    """Put the soft limits back as they were where what is done inside fails."""
+    try:
+        yield
+    except ZonedError:
+        limits = before.limits
+        groups.set_soft_limits(before.zone, high=limits.high, minimum=limits.min)
+        raise
 
 
 def make_room(groups: CgroupDriver, before: Group, wanted: Limits) -> None:
     """Bring the zone's use down to `wanted.max`.
 
-    Raises BelowUse where the kernel cannot; the soft limits are then as they were.
+    Raises BelowUse where the kernel cannot.
     """
     if wanted.max is None or before.used is None or before.used <= wanted.max:
         return
@@ -36,21 +54,19 @@ def make_room(groups: CgroupDriver, before: Group, wanted: Limits) -> None:
     groups.set_soft_limits(before.zone, high=wanted.max, minimum=minimum)
     used = _reclaim_down_to(groups, before.zone, wanted.max, before.used)
     if used > wanted.max:
-        limits = before.limits
-        groups.set_soft_limits(before.zone, high=limits.high, minimum=limits.min)
         raise BelowUse(
             f"zone {before.zone} uses {format_size(used)}, and the kernel could not bring that"
-            f" down to {format_size(wanted.max)}; its limit stays {format_size(limits.max)}",
+            f" down to {format_size(wanted.max)}; its limit stays {format_size(before.limits.max)}",
             hint="end or shrink a member, or allow swap; `zonectl show` tells what it uses",
         )
 
 
 def _reclaim_down_to(groups: CgroupDriver, zone: str, target: int, used: int) -> int:
-    patience = _PATIENCE
+    least, patience = used, _PATIENCE
     while used > target and patience:
         groups.reclaim(zone, min(SLICE, used - target))
         group = groups.group(zone)
-        now = group.used if group and group.used is not None else 0
-        patience = _PATIENCE if now < used else patience - 1
-        used = now
+        used = group.used if group and group.used is not None else 0
+        patience = _PATIENCE if used < least else patience - 1
+        least = min(least, used)
     return used

@@ -12,6 +12,7 @@ from zoned.engine.zones import find_zone, refuse_units
 from zoned.errors import (
     BadInput,
     HasMembers,
+    NoSuchCgroup,
     NoSuchProcess,
     NotAMember,
     NotConfinable,
@@ -57,8 +58,13 @@ def attach_cgroup(machine: Machine, name: str, cgroup: str) -> Moved:
     Raises NoSuchZone, NoSuchCgroup, TryLater where it forks without end.
     """
     zone = find_zone(machine, name)
+    group = machine.groups.group(name)
+    if group is not None and f"{group.path}/".startswith(f"{cgroup.rstrip('/')}/"):
+        raise NoSuchCgroup(f"{cgroup} holds zone {name} itself", hint="name another cgroup")
 
     def move(pids: Sequence[int]) -> Moved:
+        for pid in pids:
+            _refuse_vital(pid)
         return _each(pids, lambda pid: attach_process(machine, zone.name, pid))
 
     return _until_empty(lambda: machine.groups.pids_below(cgroup), move, cgroup)
@@ -70,18 +76,18 @@ def detach_process(machine: Machine, name: str, pid: int) -> Moved:
     group = machine.groups.group(name)
     if group is None or pid not in group.pids:
         raise NotAMember(f"process {pid} is no member of zone {name}")
-    return _release(machine, [pid])
+    return _put_back(machine, [pid])
 
 
 def detach_cgroup(machine: Machine, name: str, cgroup: str) -> Moved:
     """Put back every member that came from a cgroup. Raises NotAMember where there is none."""
     find_zone(machine, name)
     group = machine.groups.group(name)
-    touched = machine.ledger.touched
-    pids = [pid for pid in (group.pids if group else ()) if touched.former(pid) == cgroup]
+    former = _origins(machine)
+    pids = [pid for pid in (group.pids if group else ()) if former(pid) == cgroup]
     if not pids:
         raise NotAMember(f"no member of zone {name} came from cgroup {cgroup}")
-    return _release(machine, pids)
+    return _put_back(machine, pids)
 
 
 def drain(machine: Machine, name: str, target: str) -> Moved:
@@ -100,12 +106,18 @@ def drain(machine: Machine, name: str, target: str) -> Moved:
         if target != "root":
             attach_unit(machine, target, unit)
 
-    def move(pids: Sequence[int]) -> Moved:
-        if target == "root":
-            return _release(machine, pids)
-        return _each(pids, lambda pid: attach_process(machine, target, pid))
+    released: list[int] = []
 
-    return _until_empty(lambda: _pids(machine, name), move, f"zone {name}")
+    def move(pids: Sequence[int]) -> Moved:
+        if target != "root":
+            return _each(pids, lambda pid: attach_process(machine, target, pid))
+        released.extend(pids)
+        return _release(machine, pids)
+
+    moved = _until_empty(lambda: _pids(machine, name), move, f"zone {name}")
+    # Not before: what they fork meanwhile belongs to where they came from.
+    machine.ledger.members_gone(released)
+    return moved
 
 
 def kill(machine: Machine, name: str) -> None:
@@ -144,15 +156,37 @@ def _record(machine: Machine, zone: Zone, pids: Sequence[int]) -> None:
     machine.ledger.members_added(members)
 
 
+def _put_back(machine: Machine, pids: Sequence[int]) -> Moved:
+    moved = _release(machine, pids)
+    machine.ledger.members_gone(pids)
+    return moved
+
+
 def _release(machine: Machine, pids: Sequence[int]) -> Moved:
-    touched = machine.ledger.touched
+    former = _origins(machine)
     by_former: dict[str | None, list[int]] = {}
     for pid in pids:
-        by_former.setdefault(touched.former(pid), []).append(pid)
-    for former, group in by_former.items():
-        machine.groups.release(group, former)
-    machine.ledger.members_gone(pids)
+        by_former.setdefault(former(pid), []).append(pid)
+    for place, group in by_former.items():
+        machine.groups.release(group, place)
     return Moved(processes=len(pids))
+
+
+def _origins(machine: Machine) -> Callable[[int], str | None]:
+    """Return what tells the cgroup that a member came from, or the one that forked it."""
+    recorded = {(each.pid, each.start_time): each for each in machine.ledger.touched.members}
+
+    def former(pid: int) -> str | None:
+        try:
+            process = find(machine.root, pid)
+        except BadInput:
+            return None
+        member = recorded.get((pid, process.start_time))
+        if member is not None:
+            return member.former
+        return former(process.ppid) if process.ppid > 1 else None
+
+    return former
 
 
 def _each(pids: Sequence[int], act: Callable[[int], Moved]) -> Moved:

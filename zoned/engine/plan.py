@@ -17,7 +17,7 @@ from zoned.model.action import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from zoned.model.zone import Group, Limits, Zone
 
@@ -34,10 +34,10 @@ def plan(
     """Return the actions in the order in which they must run.
 
     `made` names the groups that the ledger says are ours, `expected` tells what the kernel shows
-    after writing limits. The parent's protection rises before any zone's and falls after.
+    after writing limits. The parent's protection rises before any zone's and falls after; in
+    between it is enough for any part of the changes, in case the others fail.
     Groups that are not ours, or that have members, are left alone: verification reports them.
     """
-    needed = expected_protection(zones, expected)
     changes = [
         action
         for zone in zones.values()
@@ -51,19 +51,29 @@ def plan(
     actions: list[Action] = []
     if zones and (not parent_made or any(isinstance(each, CreateGroup) for each in changes)):
         actions.append(PrepareParent())
-    if needed > parent_protection:
-        actions.append(ProtectParent(minimum=needed))
+    before, after = _protection(zones, groups, removals, expected)
+    if before > parent_protection:
+        actions.append(ProtectParent(minimum=before))
     actions += [*changes, *removals]
     if not zones and parent_made and len(removals) == len(groups):
         return [*actions, RetireParent()]
-    if needed < parent_protection:
-        actions.append(ProtectParent(minimum=needed))
+    if after < max(before, parent_protection):
+        actions.append(ProtectParent(minimum=after))
     return actions
 
 
-def expected_protection(zones: Mapping[str, Zone], expected: Callable[[Limits], Limits]) -> int:
-    """Return the parent's protection as it must read back: 0 where the kernel has none."""
-    return sum(expected(limits_of(zone)).min for zone in zones.values())
+def _protection(
+    zones: Mapping[str, Zone],
+    groups: Mapping[str, Group],
+    removals: Iterable[RemoveGroup],
+    expected: Callable[[Limits], Limits],
+) -> tuple[int, int]:
+    """Return what the parent must protect while changes are made, and once they are."""
+    present = {name: group.limits.min for name, group in groups.items()}
+    wanted = {zone.name: expected(limits_of(zone)).min for zone in zones.values()}
+    both = {name: max(present.get(name, 0), wanted.get(name, 0)) for name in present | wanted}
+    left = present | wanted | {removal.zone: 0 for removal in removals}
+    return sum(both.values()), sum(left.values())
 
 
 def _for_zone(

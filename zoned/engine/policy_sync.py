@@ -10,6 +10,8 @@ from zoned.errors import ZonedError
 from zoned.model.zone import Origin
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zoned.engine.machine import Machine
     from zoned.model.policy import Policy
     from zoned.model.zone import ZoneSpec
@@ -26,15 +28,27 @@ def adopt_policy(machine: Machine, policy: Policy) -> dict[str, str]:
     for zone in list(machine.store.zones.values()):
         if zone.origin is Origin.POLICY and zone.name not in names:
             machine.store.drop(zone.name)
-    problems = {}
-    for spec in policy.zones:
+    problems = _adopt_zones(machine, policy.zones)
+    return {name: f"{policy.sources.get(name, 'policy')}: {why}" for name, why in problems.items()}
+
+
+def _adopt_zones(machine: Machine, specs: Sequence[ZoneSpec]) -> dict[str, str]:
+    """Adopt one after the other; return those that cannot be, each with the reason.
+
+    One that grows may need the room that a later one gives up, so what did not fit is tried again
+    for as long as that helps.
+    """
+    problems: dict[str, str] = {}
+    for spec in specs:
         try:
             why = _adopt_zone(machine, spec)
         except ZonedError as error:
             why = str(error)
         if why:
-            problems[spec.name] = f"{policy.sources.get(spec.name, 'policy')}: {why}"
-    return problems
+            problems[spec.name] = why
+    if not 0 < len(problems) < len(specs):
+        return problems
+    return _adopt_zones(machine, [spec for spec in specs if spec.name in problems])
 
 
 def _adopt_zone(machine: Machine, spec: ZoneSpec) -> str:

@@ -13,11 +13,19 @@ from zoned.engine.plan import plan
 from zoned.engine.verify import verify_capacity, verify_groups, verify_zone
 from zoned.errors import BelowUse, NotAsWritten, ZonedError
 from zoned.kernel.own import own_nodes
-from zoned.model.action import Action, ChangeGroup, CreateGroup, RemoveGroup
+from zoned.model.action import (
+    Action,
+    ChangeGroup,
+    CreateGroup,
+    PrepareParent,
+    ProtectParent,
+    RemoveGroup,
+    RetireParent,
+)
 from zoned.model.alert import Alert, AlertCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from zoned.engine.machine import Machine, Snapshot
     from zoned.model.zone import Limits
@@ -62,12 +70,17 @@ class Reconciler:
     def run(self) -> None:
         """Do what has to be done. Failures become alerts, and are kept for `converge`."""
         seen = self._machine.observe()
-        actions = self._plan(seen)
-        self._forget_failures(actions)
+        wanted = self._plan(seen)
+        actions = [action for action in wanted if not self._is_hopeless(action, seen)]
+        self._keep_failures(action for action in wanted if action not in actions)
         for action in actions:
+            if self._failures and self._takes_away(action):
+                continue
             if not self._attempt(action):
                 break
-        self._verify(self._machine.observe() if actions else seen)
+        seen = self._machine.observe() if actions else seen
+        self._forget_groups(seen)
+        self._verify(seen)
 
     def converge(self, zone: str) -> None:
         """Run, and raise what stands between this zone and what is wanted of it."""
@@ -83,7 +96,7 @@ class Reconciler:
 
     def _plan(self, seen: Snapshot) -> list[Action]:
         touched = self._machine.ledger.touched
-        actions = plan(
+        return plan(
             self._machine.store.zones,
             seen.groups,
             made=touched.groups,
@@ -91,7 +104,12 @@ class Reconciler:
             parent_protection=seen.parent_protection,
             expected=self._machine.groups.expected,
         )
-        return [action for action in actions if not self._is_hopeless(action, seen)]
+
+    def _takes_away(self, action: Action) -> bool:
+        """Return whether the action takes from the parent what a zone that failed still needs."""
+        if isinstance(action, ProtectParent):
+            return action.minimum < self._machine.groups.parent_protection()
+        return isinstance(action, RetireParent)
 
     def _is_hopeless(self, action: Action, seen: Snapshot) -> bool:
         # Reclaim disturbs a zone's members, so a limit that could not be reached is not tried
@@ -104,15 +122,19 @@ class Reconciler:
         used = seen.groups[action.zone].used or 0
         return failure.limits == action.limits and used > (action.limits.max or 0)
 
-    def _forget_failures(self, actions: list[Action]) -> None:
-        tried = {subject_of(action) for action in actions} | {_PARENT}
-        kept = self._failures.items()
-        hopeless = {zone: each for zone, each in kept if isinstance(each.error, BelowUse)}
-        self._failures = {
-            zone: each
-            for zone, each in hopeless.items()
-            if zone not in tried and zone in self._machine.store.zones
-        }
+    def _forget_groups(self, seen: Snapshot) -> None:
+        """Drop groups from the ledger that are neither there nor wanted.
+
+        They were not made after all, or were removed just before the daemon was killed.
+        """
+        ledger = self._machine.ledger
+        for name in ledger.touched.groups - set(seen.groups) - set(self._machine.store.zones):
+            ledger.group_gone(name)
+
+    def _keep_failures(self, hopeless: Iterable[Action]) -> None:
+        """Forget why actions failed that are tried again now, or that nobody wants any more."""
+        zones = {subject_of(action) for action in hopeless}
+        self._failures = {zone: each for zone, each in self._failures.items() if zone in zones}
 
     def _attempt(self, action: Action) -> bool:
         """Return False where the actions that follow make no sense any more."""
@@ -126,22 +148,34 @@ class Reconciler:
         return True
 
     def _verify(self, seen: Snapshot) -> None:
-        for action in self._plan(seen):
-            subject = subject_of(action)
-            if subject not in self._failures:
-                self._failures[subject] = Failure(
-                    error=NotAsWritten(f"the kernel does not show it: {action.describe()}")
-                )
+        for action in self._unexplained(seen):
+            self._failures.setdefault(
+                subject_of(action),
+                Failure(error=NotAsWritten(f"the kernel does not show it: {action.describe()}")),
+            )
         before, self._alerts = self._alerts, tuple(self._find_alerts(seen))
         for alert in self._alerts:
             if alert not in before:
                 _log.warning("[%s] %s: %s", alert.code, alert.subject, alert.message)
         self._tell_of_kills(seen)
 
+    def _unexplained(self, seen: Snapshot) -> list[Action]:
+        """Return what is still to be done, though no failure stands in its way."""
+        left = [action for action in self._plan(seen) if not self._is_hopeless(action, seen)]
+        if _PARENT in self._failures:
+            return []  # Without the parent nothing else was tried.
+        if self._failures:
+            return [
+                action
+                for action in left
+                if not (isinstance(action, PrepareParent) or self._takes_away(action))
+            ]
+        return left
+
     def _tell_of_kills(self, seen: Snapshot) -> None:
         killed = {name: group.events.oom_kill or 0 for name, group in seen.groups.items()}
         for name, count in killed.items():
-            if count > self._killed.get(name, 0):
+            if count > self._killed.get(name, count):
                 _log.warning("zone %s: the kernel killed %d processes at its limit", name, count)
         self._killed = killed
 

@@ -7,7 +7,7 @@ import dataclasses
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from zoned.errors import ZonedError
+from zoned.errors import BadInput
 from zoned.idset import format_ids, parse_ids
 from zoned.kernel.state_file import damaged, load_json, save_json
 from zoned.model.zone import Backing, Origin, Zone, ZoneSpec, check_name
@@ -35,6 +35,8 @@ def zone_from_json(data: dict[str, Any]) -> Zone:
     spec = dict(data["spec"])
     spec["backing"] = Backing(spec["backing"])
     spec["users"] = tuple(spec["users"])
+    spec["size"] = int(spec["size"])
+    spec["swap"] = None if spec["swap"] is None else int(spec["swap"])
     check_name(spec["name"])
     return Zone(
         spec=ZoneSpec(**spec),
@@ -75,9 +77,10 @@ class Store:
         if data is None:
             return {}
         try:
-            if data["version"] != _VERSION:
-                raise damaged(self._path, f"it is of version {data['version']!r}")
-            zones = [zone_from_json(each) for each in data["zones"]]
-        except (KeyError, TypeError, ValueError, AttributeError, ZonedError) as error:
+            version = data["version"]
+            zones = [zone_from_json(each) for each in data["zones"]] if version == _VERSION else []
+        except (KeyError, TypeError, ValueError, AttributeError, BadInput) as error:
             raise damaged(self._path, str(error)) from error
+        if version != _VERSION:
+            raise damaged(self._path, f"it is of version {version!r}")
         return {zone.name: zone for zone in zones}

@@ -51,7 +51,8 @@ def attach_unit(machine: Machine, name: str, unit: str) -> Moved:
         _confine(machine, zone, unit, pids)
         units.place_unit(unit, zone.name)
     except ZonedError:
-        _undo(machine, unit)
+        with _told(f"cannot free {unit}"):
+            lift_unit(machine, unit)
         raise
     machine.store.put(replace(zone, units=tuple(dict.fromkeys((*zone.units, unit)))))
     note = f"{unit} is charged to its own cgroup until it is restarted; then it starts in the zone"
@@ -70,12 +71,21 @@ def detach_unit(machine: Machine, name: str, unit: str) -> Moved:
 
 
 def lift_unit(machine: Machine, unit: str) -> None:
-    """Take the marks of `attach_unit` off a unit; one that is gone is fine."""
-    _undo(machine, unit)
-    for zone in machine.store.zones.values():
-        if unit in zone.units:
-            left = tuple(each for each in zone.units if each != unit)
-            machine.store.put(replace(zone, units=left))
+    """Take the marks of `attach_unit` off a unit; one that is gone is fine.
+
+    Raises MachineError; the unit is then still attached.
+    """
+    # First it is no longer wanted, so that the next start goes on if this is cut off.
+    homes = [zone for zone in machine.store.zones.values() if unit in zone.units]
+    for zone in homes:
+        left = tuple(each for each in zone.units if each != unit)
+        machine.store.put(replace(zone, units=left))
+    try:
+        _undo(machine, unit)
+    except ZonedError:
+        for zone in homes:
+            machine.store.put(zone)
+        raise
 
 
 def restore_units(machine: Machine) -> None:

@@ -11,6 +11,7 @@ import re
 import string
 
 from zoned.errors import BadName
+from zoned.kernel.cgroup.tree import is_name
 
 _PLAIN = frozenset((string.ascii_letters + string.digits + ":_.").encode())
 _ESCAPED = re.compile(r"\\x([0-9a-fA-F]{2})")
@@ -55,10 +56,11 @@ def zone_slice(parent: str, zone: str) -> str:
 
 
 def zone_of_slice(parent: str, name: str) -> str | None:
-    """Return the zone that a slice directly below the parent's is for, None if it is no slice."""
+    """Return the zone that a slice is for, None if it is for none."""
     start, end = f"{escape(parent)}-", ".slice"
     if not (name.startswith(start) and name.endswith(end)):
         return None
     middle = name[len(start) : -len(end)]
-    # A plain dash would be a grandchild, and escaping again must give the same name.
-    return unescape(middle) if middle and escape(unescape(middle)) == middle else None
+    zone = unescape(middle)
+    # Escaping again must give the same name: there are several ways to write one.
+    return zone if is_name(zone) and escape(zone) == middle else None

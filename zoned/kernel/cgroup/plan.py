@@ -52,10 +52,10 @@ def value_of(limits: Limits, field: Field) -> Value:
     return values[field]
 
 
-def file_text(value: Value) -> str:
-    """Return a value as a file of cgroup v2 wants it."""
-    if isinstance(value, frozenset):
-        return format_ids(value) or "\n"
+def file_text(field: Field, value: Value) -> str:
+    """Return a value as its file of cgroup v2 wants it; an empty line lifts a set."""
+    if field.is_set:
+        return format_ids(value if isinstance(value, frozenset) else ()) or "\n"
     return "max" if value is None else str(value)
 
 

@@ -34,6 +34,7 @@ from zoned.kernel.cgroup.tree import (
     below,
     check_empty,
     children,
+    pids_in,
     remove_tree,
     wait_until,
 )
@@ -69,6 +70,7 @@ PROPERTIES = {
 _INFINITY = (1 << 64) - 1
 _IDLE = frozenset({"inactive", "failed"})
 _GONE_SECONDS = 5.0
+_SETTLE_SECONDS = 2.0
 
 
 def mask(ids: Iterable[int]) -> bytes:
@@ -145,11 +147,10 @@ class CgroupSystemd(Unified):
         return False
 
     def retire(self) -> None:
-        below_us = (child for child in children(self._parent))
-        if not self._parent.is_dir() or any(map(self._zone_in, below_us)):
+        slices = (child.suffix == ".slice" for child in children(self._parent))
+        if not self._parent.is_dir() or any(slices):
             return
-        if not self._busy_units(self._slice):
-            check_empty(self._parent)
+        if not self._busy_units(self._slice) and not pids_in(self._parent):
             self._stop_slice(self._slice, self._parent)
 
     def _make(self, zone: str, limits: Limits) -> bool:
@@ -173,7 +174,7 @@ class CgroupSystemd(Unified):
     def protect_parent(self, minimum: int) -> None:
         wanted = -(-minimum // PAGE) * PAGE
         self._bus.set_unit_properties(self._slice, [limit_property(Field.MIN, wanted)])
-        if not wait_until(lambda: self.parent_protection() == wanted, 1.0):
+        if not wait_until(lambda: self.parent_protection() == wanted, _SETTLE_SECONDS):
             raise NotAsWritten(
                 f"{self._slice}: MemoryMin is {self.parent_protection()} instead of {wanted}"
             )
@@ -246,7 +247,16 @@ class CgroupSystemd(Unified):
         return [pid for pid in pids if self.location(pid) != former and not self._put(place, pid)]
 
     def foreign_units(self, zone: str) -> tuple[str, ...]:
-        return self._busy_units(self._unit(zone))
+        return self._busy_in_zone(zone)
+
+    def _busy_in_zone(self, zone: str) -> tuple[str, ...]:
+        """Return the units that belong to the zone's slice, or still run in it.
+
+        These are two things: a running unit that was given another slice stays where it is until
+        it is restarted.
+        """
+        running = {unit for unit in _units_below(self._folder(zone)) if self._is_active(unit)}
+        return tuple(sorted(running.union(self._busy_units(self._unit(zone)))))
 
     def _busy_units(self, unit: str) -> tuple[str, ...]:
         """Return the active units in a slice or below it that are neither slice nor scope."""
@@ -272,9 +282,14 @@ class CgroupSystemd(Unified):
     def _is_active(self, unit: str) -> bool:
         return self._bus.unit_property(unit, "Unit", "ActiveState") not in {None, *_IDLE}
 
+    def kill(self, zone: str) -> None:
+        super().kill(zone)
+        # systemd learns of it a moment later, and until then holds the units to be running.
+        wait_until(lambda: not self._busy_in_zone(zone), _GONE_SECONDS)
+
     def remove(self, zone: str) -> None:
         unit, folder = self._unit(zone), self._folder(zone)
-        foreign = self._busy_units(unit)
+        foreign = self._busy_in_zone(zone)
         if foreign:
             raise UnitInZone(
                 f"{', '.join(foreign)} runs in {unit}, and would be stopped with it",
@@ -312,6 +327,17 @@ class CgroupSystemd(Unified):
             return
         unlimited = [limit_property(field, None) for field in PROPERTIES if field != Field.MIN]
         self._bus.set_unit_properties(unit, [*unlimited, limit_property(Field.MIN, 0)])
+
+
+def _units_below(folder: Path) -> frozenset[str]:
+    """Return the units that have a group in a slice, but for slices and scopes."""
+    found: set[str] = set()
+    for child in children(folder):
+        if child.suffix == ".slice":
+            found.update(_units_below(child))
+        elif child.suffix in {".service", ".socket", ".mount", ".swap"}:
+            found.add(child.name.removeprefix("_"))
+    return frozenset(found)
 
 
 def _unit_in(cgroup: str) -> tuple[str | None, str]:

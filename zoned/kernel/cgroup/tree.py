@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from zoned.errors import BadName, HasMembers, KernelRefused, MachineError, TryLater
 from zoned.kernel.cgroup.files import os_errno
 from zoned.kernel.root import read_text, write_text
+from zoned.model.zone import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,6 +85,15 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(min(pause, left))
         pause = min(pause * 2, _LONGEST_PAUSE)
+    return True
+
+
+def is_name(name: str) -> bool:
+    """Return whether a group of that name can be a zone's."""
+    try:
+        check_name(name)
+    except BadName:
+        return False
     return True
 
 

@@ -23,6 +23,7 @@ from zoned.errors import (
 from zoned.idset import format_ids
 from zoned.kernel.cgroup.files import os_errno, read_group, read_limits, round_size
 from zoned.kernel.cgroup.location import locations
+from zoned.kernel.cgroup.marks import mark, set_mark
 from zoned.kernel.cgroup.partition import drop_exclusive, make_exclusive
 from zoned.kernel.cgroup.plan import (
     Field,
@@ -104,7 +105,8 @@ class Unified(ABC):
         folder = self._folder(zone)
         if not folder.is_dir():
             return None
-        return read_group(folder, zone=zone, path=self._shown(folder), pids=pids_in(folder))
+        found = read_group(folder, zone=zone, path=self._shown(folder), pids=pids_in(folder))
+        return replace(found, limits=_limits(folder))
 
     def _shown(self, folder: Path) -> str:
         return "/" + str(folder.relative_to(self._root.cgroup))
@@ -160,7 +162,7 @@ class Unified(ABC):
 
     def change(self, zone: str, limits: Limits) -> None:
         folder = self._existing(zone)
-        wanted, current = self.expected(limits), read_limits(folder)
+        wanted, current = self.expected(limits), _limits(folder)
         if Field.MAX in changes(current, wanted):
             check_fits(zone, wanted.max, read_int(folder / "memory.current"))
         try:
@@ -174,17 +176,36 @@ class Unified(ABC):
         if current.exclusive_cpus and (Field.CPUS in fields or not wanted.exclusive_cpus):
             drop_exclusive(self._fs, folder)
         for field in fields:
-            self._write(zone, field, value_of(wanted, field))
+            self._set(zone, folder, field, value_of(wanted, field))
         self._check(folder, wanted, fields)
-        if wanted.exclusive_cpus and wanted.cpus and not read_limits(folder).exclusive_cpus:
+        if wanted.exclusive_cpus and wanted.cpus and not _limits(folder).exclusive_cpus:
             make_exclusive(self._fs, folder, wanted.cpus)
+
+    def _set(self, zone: str, folder: Path, field: Field, value: Value) -> None:
+        """Write one value, and lift a set also where the group has members.
+
+        The kernel empties cpuset.cpus and cpuset.mems only of groups without processes (ENOSPC;
+        kernel/cgroup/cpuset.c, validate_change). So all that there is is written first, with a
+        note that this stands for "not confined".
+        """
+        if field.is_set and value is None:
+            everything = read_ids(self._parent / f"cpuset.{field}.effective") or frozenset()
+            self._write(zone, field, everything)
+            set_mark(folder, field, format_ids(everything))
+        elif field.is_set and mark(folder, field):
+            set_mark(folder, field, "")
+        try:
+            self._write(zone, field, value)
+        except KernelRefused as error:
+            if value is not None or os_errno(error) != errno.ENOSPC:
+                raise
 
     def _check(self, folder: Path, wanted: Limits, fields: tuple[Field, ...]) -> None:
         wait_until(
-            lambda: not set(fields).intersection(changes(read_limits(folder), wanted)),
+            lambda: not set(fields).intersection(changes(_limits(folder), wanted)),
             _SETTLE_SECONDS,
         )
-        check_written(self._shown(folder), read_limits(folder), wanted, fields)
+        check_written(self._shown(folder), _limits(folder), wanted, fields)
         effective = read_ids(folder / "cpuset.mems.effective")
         if Field.MEMS in fields and wanted.mems and effective not in {None, wanted.mems}:
             raise NotAsWritten(
@@ -199,10 +220,10 @@ class Unified(ABC):
             if not folder.is_dir():
                 return
             used = read_int(folder / "memory.current")
-            for field in changes(read_limits(folder), former):
+            for field in changes(_limits(folder), former):
                 # What has grown meanwhile would be killed by the former limit.
                 if field is not Field.MAX or fits(former.max, used):
-                    self._write(zone, field, value_of(former, field))
+                    self._set(zone, folder, field, value_of(former, field))
             if former.exclusive_cpus and former.cpus:
                 make_exclusive(self._fs, folder, former.cpus)
         except ZonedError as error:
@@ -210,12 +231,12 @@ class Unified(ABC):
 
     def set_soft_limits(self, zone: str, *, high: int | None, minimum: int) -> None:
         folder = self._existing(zone)
-        wanted = replace(read_limits(folder), high=round_size(high), min=round_size(minimum) or 0)
+        wanted = replace(_limits(folder), high=round_size(high), min=round_size(minimum) or 0)
         # Protection goes first: it would keep the kernel from taking back down to `high`.
         self._apply_soft(zone, folder, wanted)
 
     def _apply_soft(self, zone: str, folder: Path, wanted: Limits) -> None:
-        different = changes(read_limits(folder), wanted)
+        different = changes(_limits(folder), wanted)
         fields = tuple(field for field in (Field.MIN, Field.HIGH) if field in different)
         for field in fields:
             self._write(zone, field, value_of(wanted, field))
@@ -296,6 +317,16 @@ class Unified(ABC):
                 return False
             raise
         return True
+
+
+def _limits(folder: Path) -> Limits:
+    """Return a group's limits, a set that stands for "not confined" being none."""
+    found = read_limits(folder)
+    if found.cpus and format_ids(found.cpus) == mark(folder, Field.CPUS):
+        found = replace(found, cpus=None)
+    if found.mems and format_ids(found.mems) == mark(folder, Field.MEMS):
+        found = replace(found, mems=None)
+    return found
 
 
 def controllers_of(folder: Path) -> frozenset[str]:

@@ -68,19 +68,32 @@ class SystemdUnits:
 
     def confine_unit(self, unit: str, nodes: frozenset[int]) -> None:
         name = self._known(unit)
-        folder = self._root.cgroup / self.unit_cgroup(name).lstrip("/")
+        file = self._root.cgroup / self.unit_cgroup(name).lstrip("/") / "cpuset.mems"
+        if nodes:
+            self._set_nodes(name, nodes, file)
+        else:
+            self._lift_nodes(name, file)
+
+    def _set_nodes(self, name: str, nodes: frozenset[int], file: Path) -> None:
         self._bus.set_unit_properties(name, [limit_property(Field.MEMS, nodes)])
-        file = folder / "cpuset.mems"
-        if not wait_until(lambda: (read_ids(file) or frozenset()) == nodes, _SETTLE_SECONDS):
+        if not wait_until(lambda: read_ids(file) == nodes, _SETTLE_SECONDS):
             raise NotAsWritten(
                 f"{file} is {format_ids(read_ids(file) or ())!r} instead of {format_ids(nodes)!r}"
             )
-        if not nodes:
-            # What SetUnitProperties wrote down for the next start says nothing any more.
-            folder = self._root.run / "systemd/system.control" / f"{name}.d"
-            (folder / "50-AllowedMemoryNodes.conf").unlink(missing_ok=True)
-            with suppress(OSError):
-                folder.rmdir()
+
+    def _lift_nodes(self, name: str, file: Path) -> None:
+        """Free a unit. The kernel empties cpuset.mems only of groups without processes, and
+        systemd tries that in vain; so a running unit gets all nodes first.
+        """
+        if read_ids(file):
+            every = read_ids(self._root.cgroup / "cpuset.mems.effective") or frozenset()
+            self._set_nodes(name, every, file)
+        self._bus.set_unit_properties(name, [limit_property(Field.MEMS, None)])
+        # What SetUnitProperties wrote down for the next start says nothing any more.
+        folder = self._root.run / "systemd/system.control" / f"{name}.d"
+        (folder / "50-AllowedMemoryNodes.conf").unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
 
     def place_unit(self, unit: str, zone: str) -> None:
         name = self._known(unit)

@@ -39,6 +39,7 @@ from zoned.kernel.cgroup.tree import (
     below,
     check_empty,
     children,
+    is_name,
     kill_tree,
     pids_in,
     remove_tree,
@@ -114,7 +115,7 @@ class CgroupV1:
 
     def groups(self) -> tuple[Group, ...]:
         zones = {child.name for folder in self._folders() for child in children(folder)}
-        found = (self.group(zone) for zone in sorted(zones))
+        found = (self.group(zone) for zone in sorted(filter(is_name, zones)))
         return tuple(group for group in found if group is not None)
 
     def group(self, zone: str) -> Group | None:

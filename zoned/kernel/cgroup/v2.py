@@ -12,15 +12,23 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from zoned.errors import KernelRefused, Unsupported, ZonedError
 from zoned.kernel.cgroup.files import PAGE, os_errno
 from zoned.kernel.cgroup.location import attach_error, is_below
+from zoned.kernel.cgroup.marks import mark, set_mark
 from zoned.kernel.cgroup.partition import drop_exclusive
 from zoned.kernel.cgroup.plan import Field, Value, file_text
-from zoned.kernel.cgroup.tree import CgroupFs, below, children, own_pids, remove_tree, wait_until
+from zoned.kernel.cgroup.tree import (
+    CgroupFs,
+    below,
+    children,
+    is_name,
+    own_pids,
+    remove_tree,
+    wait_until,
+)
 from zoned.kernel.cgroup.unified import NEEDED, Unified, controllers_of
 from zoned.kernel.root import read_text
 
@@ -45,9 +53,8 @@ FILES = {
 _MEMBERS = "members"
 _ENABLE_SECONDS = 1.0
 
-# On the parent's directory: the controllers that were off in the root group before us. `trusted.`
-# is for the initial user namespace only, `user.` came to cgroups with Linux 5.7.
-_XATTRS = ("trusted.zoned.enabled", "user.zoned.enabled")
+# The note on the parent's directory: which controllers were off in the root group before us.
+_ENABLED = "enabled"
 
 # What the files of a group hold that nobody has set.
 _UNSET = {
@@ -68,7 +75,7 @@ class CgroupV2(Unified):
         return self._parent / zone
 
     def _zone_in(self, folder: Path) -> str | None:
-        return folder.name
+        return folder.name if is_name(folder.name) else None
 
     def prepare(self) -> None:
         missing = set(NEEDED) - controllers_of(self._root.cgroup)
@@ -139,7 +146,7 @@ class CgroupV2(Unified):
         return made
 
     def _write(self, zone: str, field: Field, value: Value) -> None:
-        self._fs.write(self._folder(zone) / FILES[field], file_text(value))
+        self._fs.write(self._folder(zone) / FILES[field], file_text(field, value))
 
     def protect_parent(self, minimum: int) -> None:
         self._fs.write(self._parent / "memory.min", str(-(-minimum // PAGE) * PAGE))
@@ -193,23 +200,10 @@ def _uses(folder: Path, controller: str) -> bool:
 
 
 def _remember(folder: Path, names: Iterable[str]) -> None:
-    value = " ".join(sorted({*_recall(folder), *names})).encode()
-    for attribute in _XATTRS:
-        try:
-            os.setxattr(folder, attribute, value)
-        except OSError as error:
-            if error.errno not in {errno.EPERM, errno.EOPNOTSUPP}:
-                raise KernelRefused(f"setxattr {attribute} {folder}: {error.strerror}") from error
-        else:
-            return
-    logger.info("controllers %s will stay enabled: no extended attributes here", value.decode())
+    value = " ".join(sorted({*_recall(folder), *names}))
+    if not set_mark(folder, _ENABLED, value):
+        logger.info("controllers %s will stay enabled: no extended attributes here", value)
 
 
 def _recall(folder: Path) -> tuple[str, ...]:
-    for attribute in _XATTRS:
-        try:
-            return tuple(os.getxattr(folder, attribute).decode().split())
-        except OSError as error:
-            if error.errno not in {errno.ENODATA, errno.EPERM, errno.EOPNOTSUPP}:
-                raise KernelRefused(f"getxattr {attribute} {folder}: {error.strerror}") from error
-    return ()
+    return tuple(mark(folder, _ENABLED).split())

@@ -197,13 +197,14 @@ def test_pages_of_a_real_process_add_up(holder: psutil.Process) -> None:
         pytest.skip("this kernel has no /proc/PID/numa_maps")
     counted = sum(mapping.anonymous for mapping in holder.memory_maps())
     assert counted >= 32 * MIB
-    assert sum(pages_by_node(root, holder.pid).values()) == counted
+    # On its way to sleep it may still touch a page or two.
+    assert sum(pages_by_node(root, holder.pid).values()) == pytest.approx(counted, abs=MIB)
     resident, proportional = anon_rss(root, holder.pid), anon_pss(root, holder.pid)
     assert resident is not None
     # The kernel counts resident pages per CPU and adds them up lazily.
     assert resident == pytest.approx(counted, abs=MIB)
     assert proportional is not None
-    assert 32 * MIB <= proportional <= counted
+    assert 32 * MIB <= proportional <= counted + MIB
 
 
 def test_a_real_zombie(tmp_path: Path) -> None:

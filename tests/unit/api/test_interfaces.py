@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The varlink description: what other programs read of zoned."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zoned.api import types
+from zoned.api.interfaces import INTERFACES, Failed
+
+if TYPE_CHECKING:
+    from asyncvarlink import VarlinkInterface
+
+# The grammar of https://varlink.org/Interface-Definition, as far as zoned uses it.
+_INTERFACE = re.compile(r"[a-z](-*[a-z0-9])*(\.[A-Za-z0-9](-*[A-Za-z0-9])*)+")
+_MEMBER = re.compile(r"[A-Z][A-Za-z0-9]*")
+_FIELD = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
+_TYPE = re.compile(r"\??(?:\[\])?(\w+)")
+_STRUCT = r"\(([^()]*)\)"
+_LINES = {
+    "type": re.compile(rf"type (\w+) {_STRUCT}"),
+    "method": re.compile(rf"method (\w+){_STRUCT} -> {_STRUCT}"),
+    "error": re.compile(rf"error (\w+) {_STRUCT}"),
+}
+_SIMPLE = {"bool", "int", "float", "string", "object"}
+
+NAMES = {
+    "io.zoned": {"Status", "Reset"},
+    "io.zoned.Policy": {"Reload"},
+    "io.zoned.Zones": {
+        "List",
+        "Show",
+        "Create",
+        "Resize",
+        "Destroy",
+        "Attach",
+        "Detach",
+        "Enter",
+    },
+}
+
+
+def described(interface: type[VarlinkInterface]) -> list[re.Match[str]]:
+    """Return the members of a description, each matched against the grammar."""
+    found = []
+    for line in interface.render_interface_description().splitlines():
+        word = line.split(" ")[0]
+        if word in _LINES:
+            match = _LINES[word].fullmatch(line)
+            assert match, line
+            found.append(match)
+        else:
+            assert word in {"", "#", "interface"}, line
+    return found
+
+
+def test_every_interface_is_there() -> None:
+    assert {interface.name for interface in INTERFACES} == set(NAMES)
+
+
+@pytest.mark.parametrize("interface", INTERFACES, ids=lambda interface: interface.name)
+def test_the_description_is_valid(interface: type[VarlinkInterface]) -> None:
+    text = interface.render_interface_description()
+    assert re.findall(r"^interface (\S+)$", text, re.MULTILINE) == [interface.name]
+    assert _INTERFACE.fullmatch(interface.name)
+    members = described(interface)
+    names = [match[1] for match in members]
+    assert len(set(names)) == len(names)
+    assert all(_MEMBER.fullmatch(name) for name in names)
+    known = _SIMPLE | {match[1] for match in members if match[0].startswith("type")}
+    for match in members:
+        for struct in match.groups()[1:]:
+            for pair in filter(None, struct.split(", ")):
+                field, _, kind = pair.partition(": ")
+                assert _FIELD.fullmatch(field), pair
+                form = _TYPE.fullmatch(kind)
+                assert form is not None, pair
+                assert form[1] in known, pair
+
+
+@pytest.mark.parametrize("interface", INTERFACES, ids=lambda interface: interface.name)
+def test_methods_are_these_and_documented(interface: type[VarlinkInterface]) -> None:
+    text = interface.render_interface_description()
+    assert set(re.findall(r"^method (\w+)", text, re.MULTILINE)) == NAMES[interface.name]
+    documented = re.findall(r"^# .+\nmethod (\w+)", text, re.MULTILINE)
+    assert set(documented) == NAMES[interface.name]
+
+
+def test_the_error_belongs_to_the_service() -> None:
+    assert Failed.name == "io.zoned.Failed"
+    assert all(Failed in interface.errors for interface in INTERFACES)
+    text = next(each for each in INTERFACES if each.name == "io.zoned")
+    assert "error Failed (code: string, message: string, hint: string)" in (
+        text.render_interface_description()
+    )
+
+
+def test_a_line_of_list_has_the_promised_fields() -> None:
+    line = ["name", "size", "backing", "nodes", "cpus", "state", "used", "foreign", "members"]
+    assert [field.name for field in dataclasses.fields(types.ZoneInfo)] == line
+    detail = [field.name for field in dataclasses.fields(types.ZoneDetail)]
+    assert detail[: len(line)] == line
+    assert set(detail[len(line) :]) >= {"by_node", "limits", "peak", "pressure", "events", "alerts"}
+    assert {field.name for field in dataclasses.fields(types.EventsInfo)} >= {"oom", "max", "high"}

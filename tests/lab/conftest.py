@@ -128,7 +128,7 @@ def reset_zoned(guest: Guest) -> None:
     if guest.check(["find", "/etc/zoned/zones.d", "-name", "*.yaml", "-print", "-delete"]):
         guest.check(["zonectl", "reload"])
     for zone in _zones(guest) - guest.facts["zones"]:
-        guest.check(["zonectl", "destroy", "--drain", "root", zone])
+        guest.check(["zonectl", "destroy", "--kill", zone])
 
 
 def _zones(guest: Guest) -> set[str]:

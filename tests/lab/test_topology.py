@@ -32,7 +32,7 @@ def test_blocks_agree_with_lsmem(zoned_guest: Guest) -> None:
     assert [block["state"] for block in found] == [each["state"] for each in told]
     assert [block["node"] for block in found] == [int(each["node"]) for each in told]
     assert [block["zones"] for block in found] == [
-        [zone.strip() for zone in re.split("[/ ]", each["zones"]) if zone] for each in told
+        ["none"] if each["zones"] == "None" else each["zones"].split("/") for each in told
     ]
 
 
@@ -41,7 +41,7 @@ def test_plugged_memory_is_noticed(zoned_guest: Guest) -> None:
     before = zoned_guest.read(policy)
     zoned_guest.write(policy, "online_movable")
     cursor = zoned_guest.check(["journalctl", "-u", "zoned", "-n0", "--show-cursor"])
-    cursor = cursor.strip().removeprefix("-- cursor: ")
+    cursor = cursor.strip().rpartition("-- cursor: ")[2]
     zoned_guest.plug_dimm("plugged", node=4, size=256)
     seen = ["journalctl", "-u", "zoned", "--after-cursor", cursor, "-o", "cat"]
     wait_until(lambda: "event: online memory" in zoned_guest.check(seen), "the daemon's event")

@@ -224,31 +224,34 @@ def test_killing_is_done_only_by_name(db: Guest) -> None:
     assert not db.exists(SLICE)
 
 
-def test_unit_is_confined_now_and_starts_in_the_zone_next_time(db: Guest) -> None:
+def test_unit_is_confined_now_and_starts_in_the_zone_next_time(zoned_guest: Guest) -> None:
+    guest = zoned_guest
+    # The unit pins itself to CPU 0, which a zone that confines CPUs to node 2 would refuse.
+    guest.check(["zonectl", "create", "db", "--size", "256MiB", "--nodes", "2", "--cpus", "none"])
     command = hog_command(60, "/run/unit.ready")
-    db.write("/run/hog.py", command[2])
-    db.write(
+    guest.write("/run/hog.py", command[2])
+    guest.write(
         "/run/systemd/system/hog.service",
         "[Service]\nExecStart=/usr/bin/taskset -c 0 python3 /run/hog.py 60 /run/unit.ready\n"
         "ExecStopPost=/usr/bin/rm -f /run/unit.ready\n",
     )
-    db.shell("systemctl daemon-reload; systemctl start hog")
-    wait_until(lambda: db.exists("/run/unit.ready"), "the unit holds its memory")
-    pid = _main_pid(db)
-    assert set(anonymous_by_node(db, pid)) == {0}
-    db.check(["zonectl", "attach", "db", "--unit", "hog.service"])
-    assert set(anonymous_by_node(db, pid)) == {2}
-    assert cgroup_of(db, pid) == "/system.slice/hog.service"
-    assert ask(db, "show", "db")["units"] == ["hog.service"]
-    assert "[has-members] hog.service is attached" in refused(db, "destroy", "db")
-    db.check(["systemctl", "restart", "hog"])
-    wait_until(lambda: db.exists("/run/unit.ready"), "the unit holds its memory again")
-    assert cgroup_of(db, _main_pid(db)) == "/zone.slice/zone-db.slice/hog.service"
-    assert set(anonymous_by_node(db, _main_pid(db))) == {2}
-    db.check(["zonectl", "detach", "db", "--unit", "hog.service"])
-    db.check(["systemctl", "restart", "hog"])
-    assert cgroup_of(db, _main_pid(db)) == "/system.slice/hog.service"
-    db.shell("systemctl stop hog; rm /run/systemd/system/hog.service; systemctl daemon-reload")
+    guest.shell("systemctl daemon-reload; systemctl start hog")
+    wait_until(lambda: guest.exists("/run/unit.ready"), "the unit holds its memory")
+    pid = _main_pid(guest)
+    assert set(anonymous_by_node(guest, pid)) == {0}
+    guest.check(["zonectl", "attach", "db", "--unit", "hog.service"])
+    assert set(anonymous_by_node(guest, pid)) == {2}
+    assert cgroup_of(guest, pid) == "/system.slice/hog.service"
+    assert ask(guest, "show", "db")["units"] == ["hog.service"]
+    assert "[has-members] hog.service is attached" in refused(guest, "destroy", "db")
+    guest.check(["systemctl", "restart", "hog"])
+    wait_until(lambda: guest.exists("/run/unit.ready"), "the unit holds its memory again")
+    assert cgroup_of(guest, _main_pid(guest)) == "/zone.slice/zone-db.slice/hog.service"
+    assert set(anonymous_by_node(guest, _main_pid(guest))) == {2}
+    guest.check(["zonectl", "detach", "db", "--unit", "hog.service"])
+    guest.check(["systemctl", "restart", "hog"])
+    assert cgroup_of(guest, _main_pid(guest)) == "/system.slice/hog.service"
+    guest.shell("systemctl stop hog; rm /run/systemd/system/hog.service; systemctl daemon-reload")
 
 
 def _main_pid(guest: Guest) -> int:

@@ -127,7 +127,9 @@ class Guest:
         cwd: str | None = None,
     ) -> Process:
         """Start a command and return at once. `reclaim` kills what is still running then."""
-        prefix = ["/usr/bin/setsid"]
+        # The agent is kept from the OOM killer, and children inherit that: a program that goes over
+        # its limit would have the kernel look for another victim for ever.
+        prefix = ["/usr/bin/setsid", "choom", "-n", "0", "--"]
         if user is not None:
             group = self.check(["id", "-g", user]).strip()
             prefix += ["setpriv", f"--reuid={user}", f"--regid={group}", "--init-groups"]

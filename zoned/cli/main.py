@@ -4,17 +4,68 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
 from pathlib import Path
 
 import click
 
 from zoned import __version__
-from zoned.cli import daemon, members, policy, topology, zones
 from zoned.cli.talk import Session
 from zoned.errors import ZonedError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _OnDemand(MutableMapping[str, click.Command]):
+    """Commands by name, imported when they are asked for: imports are most of what one costs."""
+
+    def __init__(self, places: dict[str, str]) -> None:
+        self._places = places
+        self._loaded: dict[str, click.Command] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._loaded:
+            module, _, attribute = self._places[name].partition(":")
+            self._loaded[name] = getattr(import_module(module), attribute)
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._places[name] = ""
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._places[name]
+        self._loaded.pop(name, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+_COMMANDS = _OnDemand(
+    {
+        "status": "zoned.cli.daemon:status",
+        "topology": "zoned.cli.topology:topology",
+        "list": "zoned.cli.zones:list_zones",
+        "show": "zoned.cli.zones:show",
+        "create": "zoned.cli.zones:create",
+        "resize": "zoned.cli.zones:resize",
+        "destroy": "zoned.cli.zones:destroy",
+        "run": "zoned.cli.members:run",
+        "attach": "zoned.cli.members:attach",
+        "detach": "zoned.cli.members:detach",
+        "blocks": "zoned.cli.topology:blocks",
+        "check": "zoned.cli.policy:check",
+        "schema": "zoned.cli.policy:schema",
+        "reload": "zoned.cli.daemon:reload",
+        "reset": "zoned.cli.daemon:reset",
+        "explain": "zoned.cli.daemon:explain",
+    }
+)
+
+
+@click.group(commands=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--socket",
     type=click.Path(path_type=Path),
@@ -40,27 +91,6 @@ def cli(context: click.Context, socket: Path) -> None:
     context.obj = Session(socket=socket)
 
 
-for command in (
-    daemon.status,
-    topology.topology,
-    zones.list_zones,
-    zones.show,
-    zones.create,
-    zones.resize,
-    zones.destroy,
-    members.run,
-    members.attach,
-    members.detach,
-    topology.blocks,
-    policy.check,
-    policy.schema,
-    daemon.reload,
-    daemon.reset,
-    daemon.explain,
-):
-    cli.add_command(command)
-
-
 def main() -> None:
     """Run zonectl. Exit status: see zonectl(1)."""
     try:
@@ -70,9 +100,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
     except ZonedError as error:
         click.echo(f"zonectl: [{error.code}] {error.message}", err=True)
         if error.hint:

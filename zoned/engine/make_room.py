@@ -38,8 +38,7 @@ def soft_limits_kept(groups: CgroupDriver, before: Group) -> Iterator[None]:
     try:
         yield
     except ZonedError:
-        limits = before.limits
-        groups.set_soft_limits(before.zone, high=limits.high, minimum=limits.min)
+        _set_soft_limits(groups, before.zone, before.limits.high, before.limits.min)
         raise
 
 
@@ -51,7 +50,7 @@ def make_room(groups: CgroupDriver, before: Group, wanted: Limits) -> None:
     if wanted.max is None or before.used is None or before.used <= wanted.max:
         return
     minimum = min(wanted.min, before.limits.min)
-    groups.set_soft_limits(before.zone, high=wanted.max, minimum=minimum)
+    _set_soft_limits(groups, before.zone, wanted.max, minimum)
     used = _reclaim_down_to(groups, before.zone, wanted.max, before.used)
     if used > wanted.max:
         raise BelowUse(
@@ -59,6 +58,13 @@ def make_room(groups: CgroupDriver, before: Group, wanted: Limits) -> None:
             f" down to {format_size(wanted.max)}; its limit stays {format_size(before.limits.max)}",
             hint="end or shrink a member, or allow swap; `zonectl show` tells what it uses",
         )
+
+
+def _set_soft_limits(groups: CgroupDriver, zone: str, high: int | None, minimum: int) -> None:
+    # Without hard protection (v1) nothing is in reclaim's way, and what the soft limits were is
+    # not among the limits that are read back.
+    if groups.protects:
+        groups.set_soft_limits(zone, high=high, minimum=minimum)
 
 
 def _reclaim_down_to(groups: CgroupDriver, zone: str, target: int, used: int) -> int:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from tests.unit.cli.conftest import Daemon, Ran
 
-COMMANDS = sorted(main_module.cli.commands)
+CONTEXT = click.Context(main_module.cli)
+COMMANDS = main_module.cli.list_commands(CONTEXT)
 
 
 def test_these_are_the_commands() -> None:
@@ -55,7 +56,10 @@ def test_help_teaches(zonectl: Callable[..., Ran], command: str | None) -> None:
 
 
 def test_every_option_is_explained() -> None:
-    for name, command in main_module.cli.commands.items():
+    for name in COMMANDS:
+        command = main_module.cli.get_command(CONTEXT, name)
+        assert command is not None
+        assert command.name == name
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, f"{name} {parameter.opts}"
@@ -117,19 +121,15 @@ def test_a_denial_from_the_daemon(daemon: Daemon, monkeypatch: pytest.MonkeyPatc
     assert not daemon.world.groups.made
 
 
-def zonectl_process(*arguments: str, **more: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "zoned.cli.main", *arguments],
-        cwd=Path(__file__).resolve().parents[3],
-        stderr=subprocess.PIPE,
-        **more,  # type: ignore[call-overload]
-    )
-
-
 def test_a_reader_that_went_away_is_no_traceback() -> None:
     read, write = os.pipe()
     os.close(read)
-    with zonectl_process("explain", stdout=write) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "zoned.cli.main", "explain"],
+        cwd=Path(__file__).resolve().parents[3],
+        stdout=write,
+        stderr=subprocess.PIPE,
+    ) as process:
         os.close(write)
         _, errors = process.communicate()
     assert process.returncode != 0

@@ -13,6 +13,7 @@ import pytest
 from zoned.cli import members as members_module
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.unit.cli.conftest import Daemon
@@ -33,7 +34,7 @@ def no_exec(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members_module, "_become", kept_signals(members_module._become, before))
 
 
-def kept_signals(become: object, before: list[object]) -> object:
+def kept_signals(become: object, before: Sequence[object]) -> object:
     """Let it reset signals, and put them back for the tests that follow."""
 
     def wrapped(*arguments: object) -> None:

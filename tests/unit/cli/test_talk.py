@@ -52,9 +52,14 @@ def test_it_ends_also_when_the_call_fails(
     shown: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(talk, "_PATIENCE", 0.0)
-    with pytest.raises(BadInput), talk.sign_of_life("moving"):
-        assert found_begun[0].wait(20)
-        raise BadInput("no")
+
+    def call() -> None:
+        with talk.sign_of_life("moving"):
+            assert found_begun[0].wait(20)
+            raise BadInput("no")
+
+    with pytest.raises(BadInput):
+        call()
     assert shown == ["moving", "over"]
 
 

@@ -131,3 +131,12 @@ def test_a_group_that_is_gone_is_made_by_the_next_look(tmp_path: Path) -> None:
     fake.made.clear()
     with pytest.raises(TryLater):
         change(tmp_path, fake)
+
+
+def test_without_protection_soft_limits_are_let_alone(tmp_path: Path) -> None:
+    fake = groups(700 * MIB, held=600 * MIB)
+    fake.protects = False
+    with pytest.raises(BelowUse):
+        change(tmp_path, fake)
+    assert not [call for call in fake.failures.calls if call.startswith("set_soft")]
+    assert len(reclaims(fake)) > 2

@@ -99,6 +99,6 @@ def test_import_times_are_read() -> None:
 
 
 def test_scenarios_are_known_by_name_and_none_replaces_another() -> None:
-    assert list(SCENARIOS) == ["list", "topology", "create-destroy", "idle"]
+    assert {"list", "topology", "create-destroy", "idle"} <= set(SCENARIOS)
     with pytest.raises(ValueError, match="two scenarios list"):
         scenario("list", "again")(SCENARIOS["list"].run)

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.kernel.cgroup.fakes import MIB, add_process, fake_root, refused
 from zoned.errors import (
     BelowUse,
+    HasMembers,
     KernelRefused,
     NoSuchCgroup,
     NoSuchProcess,
@@ -353,3 +354,23 @@ def test_a_value_that_reads_back_otherwise(
 
     with pytest.raises(NotAsWritten, match="mems is 0 instead of 1"):
         driver.create("db", Limits(max=MIB, mems=frozenset({1})))
+
+
+def test_raising_goes_by_memory_and_swap_first(driver: CgroupV1, fs: FakeV1) -> None:
+    driver.create("db", Limits(max=MIB, swap=0))
+    fs.log.clear()
+
+    driver.change("db", Limits(max=4 * MIB, swap=0))
+
+    assert [name for name, _ in fs.log] == ["memory.memsw.limit_in_bytes", "memory.limit_in_bytes"]
+    assert limits_of(driver).max == 4 * MIB
+
+
+def test_a_member_in_one_hierarchy_keeps_both(driver: CgroupV1, root: Root) -> None:
+    driver.create("db", Limits(max=MIB))
+    (root.cgroup / "memory/zone/db/cgroup.procs").write_text("40")
+
+    with pytest.raises(HasMembers):
+        driver.remove("db")
+
+    assert (root.cgroup / "cpuset/zone/db").is_dir()

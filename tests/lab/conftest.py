@@ -63,6 +63,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if item not in dropped]
+    items.sort(key=_machine_of)
+
+
+def _machine_of(item: pytest.Item) -> tuple[bool, str, str]:
+    """Sort the lab's tests by the machine that they want, so that each is booted once.
+
+    An emulated machine takes a good part of a core even when it is idle.
+    """
+    if FOLDER not in item.path.parents:
+        return (False, "", "")
+    parameters = getattr(item, "callspec", None)
+    release = str(parameters.params.get("release", "")) if parameters else ""
+    return (True, release, _topology_name(item))
 
 
 def _topology_name(item: pytest.Item) -> str:

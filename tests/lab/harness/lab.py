@@ -32,7 +32,7 @@ class Wanted(enum.StrEnum):
 
 
 class Lab:
-    """Boots guests when they are asked for, and keeps those of one release at a time."""
+    """Boots guests when they are asked for, and keeps one at a time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -43,13 +43,13 @@ class Lab:
     def guest(self, release: str, topology: str) -> Guest:
         """Return the running guest of this kind, or boot it.
 
-        Guests of another release are ended first, to bound the memory that the lab takes.
+        Others are ended first, because of the memory and the time that even an idle one takes.
         Raises LabUnavailable, each time, once it was found out.
         """
         if self._unavailable:
             raise LabUnavailable(self._unavailable)
         if (release, topology) not in self._guests:
-            self._end_others(release)
+            self._end_all()
             self._guests[release, topology] = self.boot(release, TOPOLOGIES[topology])
         return self._guests[release, topology]
 
@@ -66,11 +66,10 @@ class Lab:
         acceleration = choose_acceleration(image)
         return Guest(Machine(image, topology, folder, acceleration=acceleration))
 
-    def _end_others(self, release: str) -> None:
-        for key in [key for key in self._guests if key[0] != release]:
-            self._guests.pop(key).close()
-
-    def close(self) -> None:
-        """End every guest."""
+    def _end_all(self) -> None:
         while self._guests:
             self._guests.popitem()[1].close()
+
+    def close(self) -> None:
+        """End what still runs."""
+        self._end_all()

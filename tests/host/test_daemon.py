@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -119,7 +120,9 @@ def test_run_keeps_the_terminal(db: Daemon) -> None:
         "trap 'echo caught; exit 5' INT; read line; echo got $line; cat"
     )
     master, slave = os.openpty()
-    command = ["setsid", "--ctty", "--wait", *run(db, "sh", "-c", script)]
+    # A shell cannot trap what was ignored when it began, as a runner in the background has it.
+    usual = ["env", "--default-signal=INT,QUIT,HUP"]
+    command = [*usual, "setsid", "--ctty", "--wait", *run(db, "sh", "-c", script)]
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave)
     name = os.ttyname(slave)
     os.close(slave)
@@ -139,6 +142,7 @@ def test_run_keeps_the_terminal(db: Daemon) -> None:
 def read_until(descriptor: int, text: bytes) -> bytes:
     seen = b""
     while text not in seen:
+        assert select.select([descriptor], [], [], LIMIT)[0], f"no {text!r} after {seen!r}"
         seen += os.read(descriptor, 4096)
     return seen
 

@@ -90,7 +90,8 @@ def test_without_the_group_only_root_reads(monkeypatch: pytest.MonkeyPatch) -> N
     assert allows(peer(0).require_reader)
 
 
-def test_the_kernel_tells_who_it_is() -> None:
+def test_the_kernel_tells_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getgrouplist", lambda *_: [99])
     left, right = socket.socketpair()
     with left, right:
         found = peer_of(left)

@@ -116,6 +116,12 @@ def reset(engine: Engine, _: World) -> None:
     engine.reset()
 
 
+def last_of_all(engine: Engine, _: World) -> None:
+    engine._load_policy = Policy
+    engine.reload()
+    engine.reset()
+
+
 def new_policy(engine: Engine, _: World) -> None:
     engine._load_policy = lambda: Policy(zones=(spec("p", 2), spec("q")))
     engine.reload()
@@ -134,6 +140,7 @@ SCENARIOS = (
     attach_unit,
     detach_unit,
     reset,
+    last_of_all,
     new_policy,
 )
 
@@ -200,7 +207,7 @@ def test_killed_at_any_point(
                 came_through = True
             except Killed:
                 came_through = False
-        policy = engine._load_policy() if came_through else Policy(zones=(spec("p"),))
+        policy = engine._load_policy()
         check(world, started(world, policy))
         if came_through:
             assert point > 2

@@ -43,6 +43,8 @@ def test_nothing_is_known(tmp_path: Path) -> None:
         (100 * MIB, 200 * MIB, 100 * MIB, 0),
         (100 * MIB, 200 * MIB, 101 * MIB, MIB),
         (300 * MIB, 200 * MIB, 200 * MIB, 0),
+        # So near that the slow look is not worth it: its answer is not asked for.
+        (200 * MIB, 200 * MIB + 4096, 500 * MIB, 0),
     ],
 )
 def test_what_is_charged_elsewhere(

@@ -53,6 +53,7 @@ def unchanged(daemon: Daemon) -> Iterator[Daemon]:
         (("create", "x", "--size", "900TiB", "--backing", "limit"), "bad-size"),
         (("create", "X!", "--size", "1GiB"), "bad-name"),
         (("create", "cgroup.procs", "--size", "64MiB"), "bad-name"),
+        (("create", "memory.stat", "--size", "64MiB"), "bad-name"),
         (("create", "db", "--size", "64MiB"), "name-taken"),
         (("create", "x", "--size", "64MiB", "--cpus", "9999"), "bad-list"),
         (("resize", "db", "900TiB"), "bad-size"),

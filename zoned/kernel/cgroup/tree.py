@@ -98,11 +98,11 @@ def is_name(name: str) -> bool:
 
 
 def children(folder: Path) -> tuple[Path, ...]:
-    """Return the child groups by name; none where the group is gone."""
+    """Return the child groups by name; none where the group is gone, or is a kernel's file."""
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
     return tuple(folder / name for name in names)
 

@@ -171,21 +171,23 @@ class CgroupV1:
 
     def create(self, zone: str, limits: Limits) -> None:
         self.prepare()
-        made = [self._fs.make(folder) for folder in self._folders(zone)]
+        made: list[Path] = []
         try:
+            made += [folder for folder in self._folders(zone) if self._fs.make(folder)]
             # Attaching moves no pages unless this was set before (cpusets.rst, section 1.8).
             self._fs.write(self._top(_CPUSET) / zone / "cpuset.memory_migrate", "1")
             self.change(zone, limits)
         except ZonedError:
-            if all(made):
-                self._unmake(zone)
+            self._unmake(made)
             raise
 
-    def _unmake(self, zone: str) -> None:
+    def _unmake(self, folders: list[Path]) -> None:
         try:
-            self.remove(zone)
+            check_empty(*folders)
+            for folder in folders:
+                remove_tree(self._fs, folder)
         except ZonedError as error:
-            logger.warning("half-made zone %s could not be removed: %s", zone, error)
+            logger.warning("half-made %s could not be removed: %s", folders, error)
 
     def change(self, zone: str, limits: Limits) -> None:
         self._check_exists(zone)

@@ -117,7 +117,7 @@ def test_run_keeps_signals_descriptors_and_the_rest(db: Daemon) -> None:
 def test_run_keeps_the_terminal(db: Daemon) -> None:
     script = (
         "test -t 0 && test -t 1 && test -t 2 && tty && stty size;"
-        "trap 'echo caught; exit 5' INT; read line; echo got $line; cat"
+        "trap 'echo caught; exit 5' INT; read line; echo got $line; read line"
     )
     master, slave = os.openpty()
     # A shell cannot trap what was ignored when it began, as a runner in the background has it.

@@ -60,7 +60,8 @@ class CgroupDriver(Protocol):
     def create(self, zone: str, limits: Limits) -> None:
         """Make the group: limits first, then node set and CPUs. It has no members yet.
 
-        On failure the group is removed again.
+        On failure the group is removed again. One that exists already, such as a slice that a
+        service brought with it, is taken over; on failure that one gets its old values back.
         """
 
     def change(self, zone: str, limits: Limits) -> None:
@@ -93,13 +94,14 @@ class CgroupDriver(Protocol):
         """Make processes members of the zone. The kernel moves what pages they still have
         elsewhere.
 
-        Raises NoSuchProcess, KernelThread.
+        Raises NoSuchProcess, KernelThread; TryLater where the zone is frozen.
         """
 
     def release(self, pids: Sequence[int], former: str | None) -> None:
         """Put members back: into the cgroup `former` (a path as in Group.path, or as /proc/PID/
         cgroup shows it) where that still exists, else outside of any zone (the root group; with
-        systemd a scope in system.slice). Processes that are gone are passed over.
+        systemd a scope in system.slice). A group below the parent never counts as `former`.
+        Processes that are gone are passed over.
         """
 
     def location(self, pid: int) -> str | None:

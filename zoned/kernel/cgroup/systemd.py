@@ -317,7 +317,8 @@ class CgroupSystemd(Unified):
         """Remove what SetUnitProperties left for a slice that was not ours from its beginning."""
         drop_ins = self._root.run / "systemd/system.control" / f"{unit}.d"
         for name in PROPERTIES.values():
-            (drop_ins / f"50-{name}.conf").unlink(missing_ok=True)
+            with suppress(OSError):
+                (drop_ins / f"50-{name}.conf").unlink()
         with suppress(OSError):
             drop_ins.rmdir()
 

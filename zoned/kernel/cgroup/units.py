@@ -91,8 +91,8 @@ class SystemdUnits:
         self._bus.set_unit_properties(name, [limit_property(Field.MEMS, None)])
         # What SetUnitProperties wrote down for the next start says nothing any more.
         folder = self._root.run / "systemd/system.control" / f"{name}.d"
-        (folder / "50-AllowedMemoryNodes.conf").unlink(missing_ok=True)
         with suppress(OSError):
+            (folder / "50-AllowedMemoryNodes.conf").unlink()
             folder.rmdir()
 
     def place_unit(self, unit: str, zone: str) -> None:

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Device events: lost ones count as one, and what cannot be had is said."""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pyudev
+
+from zoned.errors import Unsupported
+from zoned.kernel.udev import EventMonitor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class FakeMonitor:
+    """Stands in for pyudev's: gives out what it is told to, errors included."""
+
+    def __init__(self, answers: Iterable[object]) -> None:
+        self._answers = deque(answers)
+        self.subsystems: list[str] = []
+        self.started = False
+        self.small = False
+
+    def filter_by(self, subsystem: str) -> None:
+        self.subsystems.append(subsystem)
+
+    def set_receive_buffer_size(self, size: int) -> None:
+        del size
+        if self.small:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+    def start(self) -> None:
+        self.started = True
+
+    def fileno(self) -> int:
+        return 7
+
+    def poll(self, timeout: float) -> object:
+        assert timeout == 0
+        answer = self._answers.popleft() if self._answers else None
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+
+def event(action: str, name: str) -> SimpleNamespace:
+    return SimpleNamespace(action=action, sys_name=name)
+
+
+def listen(monkeypatch: pytest.MonkeyPatch, fake: FakeMonitor) -> EventMonitor:
+    def from_netlink(context: Any, source: str) -> FakeMonitor:
+        del context
+        assert source == "kernel"
+        return fake
+
+    monkeypatch.setattr(pyudev, "Context", object)
+    monkeypatch.setattr(pyudev.Monitor, "from_netlink", from_netlink)
+    return EventMonitor(("memory", "node"))
+
+
+def test_lost_events_count_as_one_and_the_rest_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = OSError(errno.ENOBUFS, "No buffer space available")
+    fake = FakeMonitor([event("online", "memory40"), lost, event("add", "node4")])
+    monitor = listen(monkeypatch, fake)
+    assert monitor.drain() == ["online memory40", "overflow", "add node4"]
+    assert monitor.drain() == []
+    assert fake.subsystems == ["memory", "node"]
+    assert fake.started
+    assert monitor.fileno() == 7
+
+
+def test_a_buffer_that_may_not_grow_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeMonitor([event("offline", "memory40")])
+    fake.small = True
+    assert listen(monkeypatch, fake).drain() == ["offline memory40"]
+
+
+def test_any_other_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeMonitor([OSError(errno.EBADF, "Bad file descriptor")])
+    with pytest.raises(OSError, match="Bad file"):
+        listen(monkeypatch, fake).drain()
+
+
+def test_no_netlink_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(context: Any, source: str) -> None:
+        raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+
+    monkeypatch.setattr(pyudev.Monitor, "from_netlink", refuse)
+    with pytest.raises(Unsupported, match="device events"):
+        EventMonitor(("memory",))

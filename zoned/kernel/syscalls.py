@@ -10,11 +10,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from array import array
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
+
+Buffer: TypeAlias = Any
+"""An object with the buffer protocol. Before Python 3.12 no type can say so of all that have it."""
 
 # include/uapi/linux/mempolicy.h
 MPOL_MF_MOVE = 1 << 1
@@ -22,6 +25,7 @@ MPOL_MF_MOVE_ALL = 1 << 2
 
 NOT_TRIED = -4096
 """Status of a page that the kernel left alone; no errno is that large."""
+_NOT_TRIED = NOT_TRIED.to_bytes(4, sys.byteorder, signed=True)
 
 # machine -> (migrate_pages, move_pages)
 _GENERIC = (238, 239)
@@ -63,34 +67,32 @@ def migrate_pages(pid: int, old_nodes: Iterable[int], new_nodes: Iterable[int]) 
     )
 
 
-def move_pages(
-    pid: int, addresses: Sequence[int], nodes: Sequence[int] | None, flags: int = MPOL_MF_MOVE
-) -> list[int]:
-    """Move single pages, or with `nodes` None tell where they are; return a status for each.
+def move_pages_raw(
+    pid: int, addresses: Buffer, nodes: Buffer | None, status: Buffer, flags: int = MPOL_MF_MOVE
+) -> int:
+    """Move single pages, or with `nodes` None tell where they are; return how many did not move.
 
-    A status is the node that the page is on, a negative errno, or NOT_TRIED. The call can fail
-    although most pages moved, and succeed although some did not: ask again with `nodes` None.
+    `addresses` has 8 bytes for each page, `nodes` and `status` have 4; all are writable and
+    contiguous, and nothing is copied. Each status becomes the node that the page is on, a negative
+    errno, or NOT_TRIED. No result is the truth: the call can fail although most pages moved, pages
+    that it never tried count as not moved, and more. Ask again with `nodes` None.
 
     Raises OSError: EACCES (the target's cpuset forbids a node), EINVAL (no memory: a kernel
     thread or a process that ends), ENODEV (a node without memory), ENOMEM, EPERM, ESRCH.
+    Raises ValueError where the buffers do not match.
     """
-    if nodes is not None and len(nodes) != len(addresses):
-        raise ValueError(f"{len(addresses)} pages, but {len(nodes)} nodes")
-    count = len(addresses)
-    status = array("i", [NOT_TRIED]) * count
-    pages = array("Q", addresses)
-    target = None if nodes is None else array("i", nodes)
-    _call(
-        "move_pages",
-        _NR_MOVE_PAGES,
-        pid,
-        count,
-        pages.buffer_info()[0],
-        0 if target is None else target.buffer_info()[0],
-        status.buffer_info()[0],
-        flags,
-    )
-    return status.tolist()
+    pages, result = memoryview(addresses), memoryview(status)
+    target = None if nodes is None else memoryview(nodes)
+    count = pages.nbytes // 8
+    if any(
+        view.nbytes != count * size or not view.c_contiguous
+        for view, size in ((pages, 8), (result, 4), (target, 4))
+        if view is not None
+    ):
+        raise ValueError("addresses, nodes and statuses differ in number")
+    result.cast("B")[:] = _NOT_TRIED * count
+    places = [0 if view is None else _address(view) for view in (pages, target, result)]
+    return _call("move_pages", _NR_MOVE_PAGES, pid, count, *places, flags)
 
 
 def pidfd_open(pid: int) -> int:
@@ -106,6 +108,10 @@ def _mask(nodes: set[int], highest: int) -> ctypes.Array[ctypes.c_ulong]:
     for node in nodes:
         mask[node // _BITS] |= 1 << node % _BITS
     return mask
+
+
+def _address(view: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(view)) if view.nbytes else 0
 
 
 def _call(name: str, number: int, *arguments: int) -> int:

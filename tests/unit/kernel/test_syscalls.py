@@ -9,6 +9,7 @@ import mmap
 import os
 import select
 import subprocess
+from array import array
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,13 +17,28 @@ import pytest
 from zoned.kernel import syscalls
 from zoned.kernel.process import pages_by_node
 from zoned.kernel.root import Root
-from zoned.kernel.syscalls import NOT_TRIED, migrate_pages, move_pages, pidfd_open
+from zoned.kernel.syscalls import (
+    MPOL_MF_MOVE,
+    MPOL_MF_MOVE_ALL,
+    NOT_TRIED,
+    migrate_pages,
+    move_pages_raw,
+    pidfd_open,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = mmap.PAGESIZE
 NO_NODE = 900
+
+
+def move_pages(pid: int, addresses: list[int], nodes: list[int] | None) -> list[int]:
+    """Make the call and return the statuses."""
+    status = array("i", bytes(4 * len(addresses)))
+    target = None if nodes is None else array("i", nodes)
+    move_pages_raw(pid, array("Q", addresses), target, status)
+    return status.tolist()
 
 
 @pytest.fixture
@@ -81,9 +97,53 @@ def test_a_node_that_does_not_exist(pages: list[int]) -> None:
     assert caught.value.errno == errno.ENODEV
 
 
-def test_pages_and_nodes_go_in_pairs() -> None:
-    with pytest.raises(ValueError, match="2 pages, but 1 nodes"):
-        move_pages(0, [0, PAGE], [0])
+@pytest.mark.parametrize(
+    ("nodes", "status"),
+    [
+        (array("i", [0]), array("i", [0, 0])),
+        (None, array("i", [0])),
+        (None, array("i", [0, 0, 0])),
+        (None, memoryview(array("i", [0, 0, 0, 0]))[::2]),
+    ],
+)
+def test_pages_nodes_and_statuses_go_together(
+    nodes: array[int] | None, status: array[int] | memoryview
+) -> None:
+    with pytest.raises(ValueError, match="differ in number"):
+        move_pages_raw(0, array("Q", [0, PAGE]), nodes, status)
+
+
+def test_buffers_are_handed_to_the_kernel_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[object, ...]] = []
+
+    def call(*given: object) -> int:
+        calls.append(given)
+        return 3
+
+    monkeypatch.setattr(syscalls, "_call", call)
+    addresses, nodes, status = array("Q", [PAGE, 0]), array("i", [1, 2]), array("i", [7, 7])
+    assert move_pages_raw(12, addresses, nodes, status) == 3
+    assert move_pages_raw(12, addresses, None, status, MPOL_MF_MOVE_ALL) == 3
+    places = [buffer.buffer_info()[0] for buffer in (addresses, nodes, status)]
+    assert [given[2:] for given in calls] == [
+        (12, 2, *places, MPOL_MF_MOVE),
+        (12, 2, places[0], 0, places[2], MPOL_MF_MOVE_ALL),
+    ]
+    assert addresses.tolist() == [PAGE, 0]
+    assert nodes.tolist() == [1, 2]
+
+
+def test_buffers_have_to_be_writable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syscalls, "_call", lambda *_: 0)
+    status = array("i", [0])
+    assert move_pages_raw(0, bytearray(8), bytearray(4), status) == 0
+    for addresses, nodes, result in (
+        (bytes(8), None, status),
+        (bytearray(8), bytes(4), status),
+        (bytearray(8), None, bytes(4)),
+    ):
+        with pytest.raises(TypeError):
+            move_pages_raw(0, addresses, nodes, result)
 
 
 def _node_of_this_process() -> int:

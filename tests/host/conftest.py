@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+FOLDER = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep this folder's tests in one process: they share the machine's cgroups."""
+    for item in items:
+        if FOLDER in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("host"))
+
+
 @pytest.fixture(scope="module")
 def running() -> Iterator[Daemon]:
     if reason := missing():

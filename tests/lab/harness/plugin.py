@@ -26,20 +26,22 @@ def pytest_runtest_makereport(
         report.user_properties.append(("lab_lost", True))
         # The message has the console's end; a traceback through the harness tells nothing.
         report.longrepr = f"lab lost: {call.excinfo.value}"
-        item.session.stash[_lost] = item.nodeid
         item.session.shouldstop = f"lab lost in {item.nodeid}"
     return report
 
 
 def pytest_report_teststatus(
-    report: pytest.CollectReport | pytest.TestReport,
+    report: pytest.CollectReport | pytest.TestReport, config: pytest.Config
 ) -> tuple[str, str, str] | None:
-    if ("lab_lost", True) in getattr(report, "user_properties", ()):
+    # Reports may come from another process (xdist), which turns tuples into lists.
+    properties = [tuple(each) for each in getattr(report, "user_properties", ())]
+    if ("lab_lost", True) in properties:
+        config.stash[_lost] = report.nodeid
         return "error", "L", "LAB LOST"
     return None
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _lost in session.stash:
+    if _lost in session.config.stash:
         session.exitstatus = LAB_LOST

@@ -18,20 +18,21 @@ if TYPE_CHECKING:
 _NOT_NOW = frozenset({errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.ENOMEM, errno.ENODEV})
 
 
-def move_all_pages(root: Root, pid: int, nodes: frozenset[int]) -> int:
-    """Move the process's pages that lie elsewhere to `nodes`; return how many stayed behind.
+def move_all_pages(
+    root: Root, pid: int, nodes: frozenset[int], sources: frozenset[int] | None = None
+) -> int:
+    """Move the process's pages on `sources` (else: on any other node) to `nodes`.
 
-    Attaching to a cpuset moves pages too, but up to Linux 6.12 it does so while it holds the lock
-    of all cgroups (kernel/cgroup/cpuset.c, cpuset_migrate_mm), so the bulk goes first. What cannot
-    be moved here is left to that pass.
-
-    Raises NoSuchProcess.
+    Return how many stayed behind. Shared pages move too. Raises NoSuchProcess.
     """
     every = read_ids(root.sys / "devices/system/node/has_memory")
-    if every is None or not every - nodes:
+    wrong = (every or frozenset()) - nodes
+    if sources is not None:
+        wrong &= sources
+    if not wrong:
         return 0
     try:
-        return migrate_pages(pid, every - nodes, nodes)
+        return migrate_pages(pid, wrong, nodes)
     except OSError as error:
         if error.errno == errno.ESRCH:
             raise NoSuchProcess(f"process {pid} ended meanwhile") from error

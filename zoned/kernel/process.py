@@ -12,11 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zoned.errors import KernelThread, MachineError, NoSuchProcess
+from zoned.errors import BadList, KernelThread, MachineError, NoSuchProcess
+from zoned.idset import parse_ids
 from zoned.kernel.root import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from zoned.kernel.root import Root
@@ -77,6 +78,26 @@ def alive(root: Root, process: Process) -> bool:
     if stat is None or stat[1][_STATE] in _ENDED:
         return False
     return int(stat[1][_START_TIME]) == process.start_time
+
+
+def children(root: Root, pids: Collection[int]) -> tuple[int, ...]:
+    """Return the processes whose parent is one of `pids`, by number."""
+    found = []
+    for folder in root.proc.iterdir():
+        if folder.name.isdigit():
+            stat = _stat(folder)
+            if stat is not None and int(stat[1][_PPID]) in pids:
+                found.append(int(folder.name))
+    return tuple(sorted(found))
+
+
+def allowed_nodes(root: Root, pid: int) -> frozenset[int] | None:
+    """Return the nodes that its cpuset lets a process use; None where it is gone or not told."""
+    text = _status(root.proc / str(pid)).get("Mems_allowed_list")
+    try:
+        return None if text is None else parse_ids(text)
+    except BadList:
+        return None
 
 
 def anon_rss(root: Root, pid: int) -> int | None:

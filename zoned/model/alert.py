@@ -15,6 +15,7 @@ class AlertCode(StrEnum):
     LIMITS_DIFFER = "limits-differ"
     OFF_NODE = "off-node"
     UNCONFINED = "unconfined"
+    HALF_MOVED = "half-moved"
     OVERCOMMITTED = "overcommitted"
     LEFTOVER = "leftover"
     UNKNOWN_GROUP = "unknown-group"
@@ -48,6 +49,11 @@ _EXPLANATIONS = {
     AlertCode.UNCONFINED: (
         "The nodes in force are not the zone's: its own have no memory any more, so the kernel "
         "lets its members use those of the parent group."
+    ),
+    AlertCode.HALF_MOVED: (
+        "A move of the zone to other nodes was cancelled or failed half-way. Its members may use "
+        "the old nodes and the new ones, its size is accounted on both, and what moved has stayed. "
+        "`zonectl move NAME --nodes NEW` goes on, `--nodes OLD` goes back."
     ),
     AlertCode.OVERCOMMITTED: (
         "The zones of backing `reserve` on a node sum to more than the node can give. The node "

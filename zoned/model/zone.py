@@ -76,6 +76,9 @@ class Zone:
     origin: Origin = Origin.REQUEST
     units: tuple[str, ...] = ()
     """units of the service manager that start in this zone"""
+    leaving: Mapping[int, int] = field(default_factory=dict)
+    """nodes that its members may still use while their pages move away from there, each with the
+    bytes that are accounted there until then"""
 
     @property
     def name(self) -> str:
@@ -84,6 +87,11 @@ class Zone:
     @property
     def nodes(self) -> frozenset[int]:
         return frozenset(self.shares)
+
+    @property
+    def mems(self) -> frozenset[int]:
+        """The nodes that members may use at the moment."""
+        return self.nodes | frozenset(self.leaving)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

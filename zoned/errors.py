@@ -7,9 +7,11 @@ ZonedError
 │   ├── UnknownNode  BadSize  BadName  BadList  NameTaken  NoSuchZone
 │   ├── MovableOnly         the nodes have no memory that the kernel itself can use
 │   ├── NoCapacity      admission control: the node has too little left
+│   ├── NoRoom          pages are to move to nodes that have too little free
 │   ├── HasMembers  UnitInZone  BelowUse  InPolicy  NotConfinable
 │   ├── MessageTooLarge     a request on the socket has too many bytes
 │   ├── NoSuchProcess  KernelThread  NoSuchUnit  NoSuchCgroup  NotAMember
+│   ├── NoSuchJob  JobOver
 │   └── PolicyError     one or more mistakes in policy files, all of them together
 ├── MachineError        the machine refuses or lacks something                      exit 1
 │   ├── KernelRefused   a write to a kernel file failed
@@ -21,6 +23,9 @@ ZonedError
 ├── Denied              the caller may not do this                                  exit 4
 ├── Partial             something was done and something is left                    exit 64
 ├── TryLater            the same request can succeed later                          exit 75
+│   ├── ZoneBusy        a job works on the zone
+│   └── JobInterrupted  the daemon ended during the job
+├── JobCancelled        somebody cancelled the job                                  exit 1
 └── Bug                 a defect of zoned
 
 The code is what programs may rely on: it is in the reply on the socket, in the log, and at the
@@ -122,6 +127,17 @@ class NoCapacity(BadInput):
     code = "no-capacity"
 
 
+class NoRoom(BadInput):
+    """The nodes that pages were to move to have too little free memory. No page was moved.
+
+    The kernel never takes another node instead of a full one. What counts is free memory above
+    the kernel's watermarks and clean file cache, less what zones were promised there and do not
+    use yet.
+    """
+
+    code = "no-room"
+
+
 class HasMembers(BadInput):
     """The zone has members. zoned kills nothing by itself: drain the zone first
     (`zonectl destroy NAME --drain root`), or say `--kill`.
@@ -199,6 +215,24 @@ class NotAMember(BadInput):
     code = "not-a-member"
 
 
+class NoSuchJob(BadInput):
+    """There is no job of that number: there never was, or it ended long ago.
+
+    `zonectl jobs` lists those that run or wait, and the last fifty that are over.
+    """
+
+    code = "no-such-job"
+
+
+class JobOver(BadInput):
+    """The job is over, so it can no longer be paused, resumed or cancelled.
+
+    `zonectl job ID` shows how it ended.
+    """
+
+    code = "job-over"
+
+
 class PolicyError(BadInput):
     """Policy files have mistakes. All of them are listed, each with file, line and field."""
 
@@ -273,6 +307,34 @@ class TryLater(ZonedError):
 
     code = "try-later"
     exit_status = 75
+
+
+class ZoneBusy(TryLater):
+    """A job works on the zone, and nobody else may change the zone until the job is over.
+
+    `zonectl job ID wait` waits for the job, `zonectl job ID cancel` ends it.
+    """
+
+    code = "zone-busy"
+
+
+class JobInterrupted(TryLater):
+    """The daemon ended while the job ran, and the job could not be taken up again.
+
+    What was moved by then stays where it is. `zonectl job ID` shows how far the job came; the
+    same command begins anew with what is left.
+    """
+
+    code = "interrupted"
+
+
+class JobCancelled(ZonedError):
+    """Somebody cancelled the job: `zonectl job ID cancel`, or Ctrl-C where it was started.
+
+    What was moved by then stays where it is, and the job's figures are exact.
+    """
+
+    code = "cancelled"
 
 
 class Bug(ZonedError):

@@ -13,12 +13,15 @@ from zoned.errors import (
     BadInput,
     Bug,
     Denied,
+    JobCancelled,
+    JobInterrupted,
     MachineError,
     NoDaemon,
     Partial,
     PolicyError,
     TryLater,
     UsageError,
+    ZoneBusy,
     ZonedError,
     by_code,
     revive,
@@ -55,13 +58,14 @@ def test_every_class_is_in_the_picture() -> None:
 @pytest.mark.parametrize("cls", CLASSES)
 def test_statuses(cls: type[ZonedError]) -> None:
     special = {UsageError: 2, NoDaemon: 3, Denied: 4, Partial: 64, TryLater: 75}
+    special |= {ZoneBusy: 75, JobInterrupted: 75}
     assert cls.exit_status == special.get(cls, 1)
 
 
 def test_an_error_belongs_to_user_system_or_defect() -> None:
     for cls in CLASSES:
         if cls is not ZonedError:
-            kinds = (BadInput, MachineError, NoDaemon, Denied, Partial, TryLater, Bug)
+            kinds = (BadInput, MachineError, NoDaemon, Denied, Partial, TryLater, JobCancelled, Bug)
             assert sum(issubclass(cls, kind) for kind in kinds) == 1
 
 

@@ -37,7 +37,12 @@ MAY_USE = {
 }
 
 LIBRARIES = {
-    "asyncvarlink": {"api/client.py", "api/interfaces.py", "daemon/server.py"},
+    "asyncvarlink": {
+        "api/client.py",
+        "api/interfaces.py",
+        "daemon/connection.py",
+        "daemon/server.py",
+    },
     "click": {"cli/*", "daemon/main.py"},
     "ctypes": {"kernel/syscalls.py"},
     "jeepney": {"kernel/systemd_bus.py"},
@@ -55,9 +60,10 @@ LIBRARIES = {
     "yaml": {"policy/document.py", "cli/output.py"},
 }
 
-BROAD = {"daemon/service.py": 1}
-"""Where everything is caught: the daemon's tick. The request handler gets every exception from
-the library as a value, and `main` lets defects end the process with their traceback."""
+BROAD = {"daemon/service.py": 1, "engine/jobs/runner.py": 1}
+"""Where everything is caught: the daemon's tick, and a job's thread. The request handler gets every
+exception from the library as a value, and `main` lets defects end the process with their
+traceback."""
 
 
 def name_of(path: Path) -> str:

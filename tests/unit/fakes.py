@@ -8,10 +8,12 @@ made before its parent, and zones that are promised more than their parent is ar
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tests.unit.fake_jobs import at_once
 from tests.unit.fake_sys import NODES, add_node, write
 from zoned.engine.engine import Engine
+from zoned.engine.jobs.control import JobControl
 from zoned.engine.ledger import Ledger
 from zoned.engine.machine import Machine
 from zoned.engine.store import Store
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from zoned.errors import ZonedError
+    from zoned.model.job import JobKind, Progress
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -286,11 +289,21 @@ class World:
             ledger=Ledger(self.folder / "run", self.boot),
         )
 
-    def add_process(self, pid: int, cgroup: str = "/", *, ppid: int = 1, start: int = 77) -> None:
-        """Make a process that is in a cgroup."""
+    def add_process(
+        self,
+        pid: int,
+        cgroup: str = "/",
+        *,
+        ppid: int = 1,
+        start: int = 77,
+        mems: str | None = None,
+    ) -> None:
+        """Make a process that is in a cgroup, and may use the nodes `mems`: None does not tell."""
         flags = 0x00200000 if ppid == 2 else 0
         stat = f"{pid} (work) S {ppid} 1 1 0 -1 {flags} 1 0 2 0 3 4 5 6 20 0 1 0 {start} 4096 9"
         status = f"Name:\twork\nTgid:\t{pid}\nUid:\t0\t0\t0\t0\nRssAnon:\t1024 kB"
+        if mems is not None:
+            status += f"\nMems_allowed_list:\t{mems}"
         write(self.folder, {f"proc/{pid}/stat": stat, f"proc/{pid}/status": status})
         self.groups.where[pid] = cgroup
 
@@ -335,3 +348,16 @@ def started(world: World, policy: Policy | None = None) -> Engine:
     engine = Engine(world.machine(), lambda: policy or Policy())
     engine.start()
     return engine
+
+
+def control_of(progress: Progress | None = None) -> JobControl:
+    """Return what a job's work gets in hand; it changes the machine in the caller's thread."""
+    return JobControl(at_once, lambda: None, progress=progress)
+
+
+def run_job(engine: Engine, kind: JobKind, **parameters: Any) -> Progress:
+    """Do in the caller's thread what a job of these parameters would do, to its end."""
+    control = control_of()
+    _, body = engine.prepare(kind, parameters)
+    body(control)
+    return control.progress

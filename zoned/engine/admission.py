@@ -46,7 +46,8 @@ def capacities(
     reserved: dict[int, int] = {}
     for zone in zones:
         if zone.spec.backing.protects:
-            for node, share in zone.shares.items():
+            for node in zone.mems:
+                share = max(zone.shares.get(node, 0), zone.leaving.get(node, 0))
                 reserved[node] = reserved.get(node, 0) + share
     return {
         node.id: Capacity(

@@ -17,7 +17,7 @@ def limits_of(zone: Zone) -> Limits:
         max=zone.spec.size,
         min=zone.spec.size if zone.spec.backing.protects else 0,
         swap=zone.spec.swap,
-        mems=zone.nodes,
+        mems=zone.mems,
         cpus=zone.cpus,
         exclusive_cpus=zone.spec.exclusive_cpus,
     )

@@ -8,19 +8,25 @@ All methods are called by one thread, one after the other. What is only shown is
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoned.engine import members, units, zones
+from zoned.engine.operations.context import Context
+from zoned.engine.operations.registry import operations
+from zoned.engine.operations.widen import narrow
 from zoned.engine.policy_sync import adopt_policy
 from zoned.engine.reconcile import Reconciler
-from zoned.errors import PolicyError, UsageError, ZonedError
+from zoned.errors import PolicyError, ZoneBusy, ZonedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from zoned.engine.jobs.control import Body
+    from zoned.engine.jobs.runner import JobRunner
     from zoned.engine.machine import Machine
-    from zoned.engine.units import Moved
     from zoned.model.alert import Alert
+    from zoned.model.job import JobKind, JobRequest
+    from zoned.model.migration import Survey
     from zoned.model.policy import Policy
     from zoned.model.zone import ZoneSpec
 
@@ -33,7 +39,11 @@ class Engine:
     def __init__(self, machine: Machine, load_policy: Callable[[], Policy]) -> None:
         self.machine = machine
         self._load_policy = load_policy
-        self._reconciler = Reconciler(machine)
+        self._reconciler = Reconciler(machine, self._is_busy)
+        self._context = Context(machine=machine, reconciler=self._reconciler)
+        self._operations = operations(self._context)
+        self.jobs: JobRunner | None = None
+        """set by the daemon once there is one"""
 
     def start(self) -> None:
         """Bring policy and stored zones in force. A policy with mistakes becomes an alert."""
@@ -48,6 +58,7 @@ class Engine:
     def tick(self) -> None:
         """Look at the machine again, and mend what differs."""
         self._forget_dead_members()
+        self._narrow_leftovers()
         self._reconciler.run()
 
     def reload(self) -> None:
@@ -79,32 +90,24 @@ class Engine:
 
     def resize(self, name: str, size: int) -> None:
         """Change a zone's size."""
+        self._refuse_busy(name)
         zones.resize(self.machine, self._reconciler, name, size)
 
-    def destroy(self, name: str, *, drain: str | None, kill: bool) -> None:
-        """Destroy a zone, after moving its members out or ending them where that was said."""
-        zones.refuse_policy_zone(zones.find_zone(self.machine, name))
-        if kill and drain is not None:
-            raise UsageError("members are either moved or ended", hint="name one of drain and kill")
-        self._destroy(name, drain=drain, kill=kill)
+    def prepare(self, kind: JobKind, parameters: Mapping[str, Any]) -> tuple[JobRequest, Body]:
+        """Check what a job is asked to do. Raises ZonedError; nothing was changed then."""
+        operation = self._operations[kind]
+        request = operation.prepare(parameters)
+        for zone in request.zones:
+            self._refuse_busy(zone)
+        return request, operation.body(request)
 
-    def attach(self, name: str, *, pid: int | None, unit: str | None, cgroup: str | None) -> Moved:
-        """Make a process, a unit or a cgroup a member."""
-        _require_one(pid, unit, cgroup)
-        if pid is not None:
-            return members.attach_process(self.machine, name, pid)
-        if unit is not None:
-            return units.attach_unit(self.machine, name, unit)
-        return members.attach_cgroup(self.machine, name, cgroup or "")
+    def bodies(self) -> Mapping[JobKind, Callable[[JobRequest], Body]]:
+        """Return what takes up jobs that a restart cut short."""
+        return {kind: operation.body for kind, operation in self._operations.items()}
 
-    def detach(self, name: str, *, pid: int | None, unit: str | None, cgroup: str | None) -> Moved:
-        """Undo an attach."""
-        _require_one(pid, unit, cgroup)
-        if pid is not None:
-            return members.detach_process(self.machine, name, pid)
-        if unit is not None:
-            return units.detach_unit(self.machine, name, unit)
-        return members.detach_cgroup(self.machine, name, cgroup or "")
+    def survey(self, kind: JobKind, parameters: Mapping[str, Any]) -> tuple[str, Survey]:
+        """Return what a job would do, and what the pages say to it. Changes nothing."""
+        return self._operations[kind].survey(parameters)
 
     def enter(self, name: str, pid: int) -> None:
         """Put the caller itself into a zone, before it becomes the program it wants to run."""
@@ -119,25 +122,30 @@ class Engine:
         left = []
         for name in list(self.machine.store.zones):
             try:
-                self._destroy(name, drain="root", kill=False)
+                members.send_home(self.machine, name)
+                zones.forget(self.machine, self._reconciler, zones.find_zone(self.machine, name))
             except ZonedError as error:
                 left.append(f"{name}: {error}")
         return left
 
-    def _destroy(self, name: str, *, drain: str | None, kill: bool) -> None:
-        machine = self.machine
-        if kill:
-            members.kill(machine, name)
-        elif drain is not None:
-            members.drain(machine, name, drain)
-        zones.forget(machine, self._reconciler, zones.find_zone(machine, name))
+    def _refuse_busy(self, zone: str) -> None:
+        if self.jobs is not None:
+            self.jobs.refuse_busy(zone)
+
+    def _is_busy(self, zone: str) -> bool:
+        try:
+            self._refuse_busy(zone)
+        except ZoneBusy:
+            return True
+        return False
+
+    def _narrow_leftovers(self) -> None:
+        """Take back nodes that a job lent to a zone and could not take back itself."""
+        for zone in self.machine.store.zones.values():
+            if 0 in zone.leaving.values() and not self._is_busy(zone.name):
+                narrow(self._context, zone.name)
 
     def _forget_dead_members(self) -> None:
         recorded = self.machine.ledger.touched.members
         dead = [each for each in recorded if not members.is_alive(self.machine, each)]
         self.machine.ledger.members_ended(dead)
-
-
-def _require_one(pid: int | None, unit: str | None, cgroup: str | None) -> None:
-    if [pid, unit, cgroup].count(None) != 2:
-        raise UsageError("name one of --pid, --unit and --cgroup")

@@ -27,6 +27,8 @@ class Member:
     zone: str
     former: str | None
     """the cgroup it came from"""
+    nodes: frozenset[int] | None = None
+    """the nodes that it could use there; None is unknown"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +80,8 @@ class Ledger:
         new = {_identity(each): each for each in members}
         old = {_identity(each): each for each in self._touched.members}
         for key, each in new.items():
-            former = old[key].former if key in old else each.former
-            old[key] = replace(each, former=former)
+            first = old.get(key, each)
+            old[key] = replace(each, former=first.former, nodes=first.nodes)
         self._save(replace(self._touched, members=tuple(old.values())))
 
     def members_ended(self, members: Iterable[Member]) -> None:
@@ -126,12 +128,17 @@ def _identity(member: Member) -> tuple[int, int]:
     return member.pid, member.start_time
 
 
+def _nodes_text(nodes: frozenset[int] | None) -> str | None:
+    return None if nodes is None else format_ids(nodes)
+
+
 def _to_json(touched: Touched) -> dict[str, Any]:
     return {
         "parent": touched.parent,
         "groups": sorted(touched.groups),
         "members": [
-            [each.pid, each.start_time, each.zone, each.former] for each in touched.members
+            [each.pid, each.start_time, each.zone, each.former, _nodes_text(each.nodes)]
+            for each in touched.members
         ],
         "units": {unit: format_ids(nodes) for unit, nodes in (touched.units or {}).items()},
     }
@@ -142,8 +149,15 @@ def _from_json(data: dict[str, Any]) -> Touched:
         parent=bool(data["parent"]),
         groups=frozenset(data["groups"]),
         members=tuple(
-            Member(pid=int(pid), start_time=int(start), zone=zone, former=former)
-            for pid, start, zone, former in data["members"]
+            Member(
+                pid=int(pid),
+                start_time=int(start),
+                zone=zone,
+                former=former,
+                # Versions before 0.2 wrote no nodes.
+                nodes=parse_ids(nodes[0]) if nodes and nodes[0] is not None else None,
+            )
+            for pid, start, zone, former, *nodes in data["members"]
         ),
         units={unit: parse_ids(nodes) for unit, nodes in data["units"].items()},
     )

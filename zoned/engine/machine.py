@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from zoned.engine.migration.costs import Costs
 from zoned.kernel.node import read_topology
 from zoned.model.policy import Policy
 
@@ -39,6 +40,12 @@ class Machine:
     store: Store
     ledger: Ledger
     policy: Policy = field(default_factory=Policy)
+    costs: Costs = field(default_factory=Costs)
+
+    def members_of(self, zone: str) -> tuple[int, ...]:
+        """Return the processes in a zone; none where it has no group."""
+        group = self.groups.group(zone)
+        return group.pids if group else ()
 
     def observe(self) -> Snapshot:
         """Return what the kernel shows now."""

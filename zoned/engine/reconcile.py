@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zoned.engine.admission import capacities
 from zoned.engine.execute import execute
 from zoned.engine.plan import plan
-from zoned.engine.verify import verify_capacity, verify_groups, verify_zone
+from zoned.engine.verify import verify_capacity, verify_groups, verify_move, verify_zone
 from zoned.errors import BelowUse, NotAsWritten, ZonedError
 from zoned.kernel.own import own_nodes
 from zoned.model.action import (
@@ -25,7 +25,7 @@ from zoned.model.action import (
 from zoned.model.alert import Alert, AlertCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from zoned.engine.machine import Machine, Snapshot
     from zoned.model.zone import Limits
@@ -54,8 +54,10 @@ def subject_of(action: Action) -> str:
 class Reconciler:
     """Brings the machine to what is wanted, and knows what is wrong with it."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, is_busy: Callable[[str], bool] = lambda _: False) -> None:
+        """Take what tells whether a job works on a zone."""
         self._machine = machine
+        self._is_busy = is_busy
         self._failures: dict[str, Failure] = {}
         self._alerts: tuple[Alert, ...] = ()
         self._killed: dict[str, int] = {}
@@ -193,6 +195,7 @@ class Reconciler:
         for zone in zones.values():
             group = seen.groups.get(zone.name)
             yield from verify_zone(zone, group, protects=machine.groups.protects)
+            yield from verify_move(zone, busy=self._is_busy(zone.name))
         yield from verify_groups(zones.keys(), seen.groups, machine.ledger.touched.groups)
         yield from verify_capacity(
             capacities(seen.topology, machine.policy.reserve, zones.values()).values()

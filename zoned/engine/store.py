@@ -27,6 +27,7 @@ def zone_to_json(zone: Zone) -> dict[str, Any]:
         "cpus": None if zone.cpus is None else format_ids(zone.cpus),
         "origin": zone.origin.value,
         "units": list(zone.units),
+        "leaving": {str(node): size for node, size in zone.leaving.items()},
     }
 
 
@@ -44,6 +45,8 @@ def zone_from_json(data: dict[str, Any]) -> Zone:
         cpus=None if data["cpus"] is None else parse_ids(data["cpus"]),
         origin=Origin(data["origin"]),
         units=tuple(data["units"]),
+        # Not in files of versions before 0.2.
+        leaving={int(node): int(size) for node, size in data.get("leaving", {}).items()},
     )
 
 

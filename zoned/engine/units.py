@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoned.engine.zones import find_zone
-from zoned.errors import NoSuchProcess, NoSuchUnit, NotAMember, Unsupported, ZonedError
-from zoned.kernel.migrate import move_all_pages
+from zoned.errors import NoSuchCgroup, NoSuchUnit, NotAMember, Unsupported, ZonedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,47 +26,74 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
-    """What an attach or detach did."""
-
-    processes: int = 0
-    gone: int = 0
-    notes: tuple[str, ...] = ()
-
-
-def attach_unit(machine: Machine, name: str, unit: str) -> Moved:
+def attach(machine: Machine, name: str, unit: str) -> None:
     """Confine a running unit to the zone's nodes now, and have it start in the zone next time.
 
-    Its pages stay charged to its own cgroup until then. Raises Unsupported, NoSuchUnit,
-    MachineError; after an error the unit is as it was.
+    Its pages stay charged to its own cgroup until then; what is still elsewhere is moved by the
+    kernel. Raises NoSuchUnit, MachineError; after an error the unit is as it was.
     """
     zone = find_zone(machine, name)
-    units = _driver(machine)
-    unit = units.canonical(unit)
-    pids = machine.groups.pids_below(units.unit_cgroup(unit))
     _leave_others(machine, name, unit)
     try:
-        _confine(machine, zone, unit, pids)
-        units.place_unit(unit, zone.name)
+        _confine(machine, unit, zone.nodes)
+        driver(machine).place_unit(unit, zone.name)
     except ZonedError:
-        with _told(f"cannot free {unit}"):
-            lift_unit(machine, unit)
+        try_to_lift(machine, unit)
         raise
     machine.store.put(replace(zone, units=tuple(dict.fromkeys((*zone.units, unit)))))
-    note = f"{unit} is charged to its own cgroup until it is restarted; then it starts in the zone"
-    return Moved(processes=len(pids), notes=(note,))
 
 
-def detach_unit(machine: Machine, name: str, unit: str) -> Moved:
-    """Undo `attach_unit`: the unit may use the nodes that it could before. Raises NotAMember."""
-    zone = find_zone(machine, name)
+def widen_unit(machine: Machine, zone: Zone, unit: str) -> None:
+    """Let a unit that is confined use the zone's nodes too, while its pages move there."""
+    units = driver(machine)
+    former = units.unit_nodes(unit)
+    if former and not zone.nodes <= former:
+        machine.ledger.unit_confined(unit, former)
+        units.confine_unit(unit, former | zone.nodes)
+
+
+def unwiden_unit(machine: Machine, unit: str) -> None:
+    """Undo `widen_unit`: the unit may use what it could before, or its zone's nodes if it has one.
+
+    The log tells where that fails.
+    """
+    home = next((zone for zone in machine.store.zones.values() if unit in zone.units), None)
+    if home is None:
+        try_to_lift(machine, unit)
+        return
+    with _told(f"cannot confine {unit}"), contextlib.suppress(NoSuchUnit):
+        _confine(machine, unit, home.mems)
+
+
+def confine_attached(machine: Machine, zone: Zone) -> None:
+    """Have the units that are attached to a zone use the nodes that it may use now."""
+    for unit in zone.units:
+        with contextlib.suppress(NoSuchUnit):
+            _confine(machine, unit, zone.mems)
+
+
+def pids_of_attached(machine: Machine, zone: Zone) -> tuple[int, ...]:
+    """Return the processes of the units that are attached to a zone and still run outside."""
+    found: list[int] = []
+    for unit in zone.units if machine.units else ():
+        with contextlib.suppress(NoSuchUnit, NoSuchCgroup):
+            found += machine.groups.pids_below(driver(machine).unit_cgroup(unit))
+    return tuple(found)
+
+
+def check_attached(machine: Machine, zone: Zone, unit: str) -> str:
+    """Return the unit's own name. Raises NotAMember where it is not attached to the zone."""
     with contextlib.suppress(NoSuchUnit):
-        unit = _driver(machine).canonical(unit)
+        unit = driver(machine).canonical(unit)
     if unit not in zone.units:
-        raise NotAMember(f"{unit} is not attached to zone {name}")
-    lift_unit(machine, unit)
-    return Moved(notes=(f"{unit} is no longer confined to zone {name}",))
+        raise NotAMember(f"{unit} is not attached to zone {zone.name}")
+    return unit
+
+
+def try_to_lift(machine: Machine, unit: str) -> None:
+    """Take the marks of an attach that failed off a unit; the log tells where that fails too."""
+    with _told(f"cannot free {unit}"):
+        lift_unit(machine, unit)
 
 
 def lift_unit(machine: Machine, unit: str) -> None:
@@ -113,26 +139,24 @@ def _told(what: str) -> Iterator[None]:
 
 
 def _restore(machine: Machine, zone: Zone, unit: str) -> None:
-    units = _driver(machine)
     with contextlib.suppress(NoSuchUnit):
-        _confine(machine, zone, unit, machine.groups.pids_below(units.unit_cgroup(unit)))
-    units.place_unit(unit, zone.name)
+        _confine(machine, unit, zone.mems)
+    driver(machine).place_unit(unit, zone.name)
 
 
-def _confine(machine: Machine, zone: Zone, unit: str, pids: tuple[int, ...]) -> None:
-    units = _driver(machine)
+def _confine(machine: Machine, unit: str, nodes: frozenset[int]) -> None:
+    units = driver(machine)
     machine.ledger.unit_confined(unit, units.unit_nodes(unit))
-    units.confine_unit(unit, zone.nodes)
-    for pid in pids:
-        with contextlib.suppress(NoSuchProcess):
-            move_all_pages(machine.root, pid, zone.nodes)
+    units.confine_unit(unit, nodes)
 
 
 def _undo(machine: Machine, unit: str) -> None:
-    units = _driver(machine)
+    units = driver(machine)
     units.unplace_unit(unit)
-    with contextlib.suppress(NoSuchUnit):
-        units.confine_unit(unit, (machine.ledger.touched.units or {}).get(unit, frozenset()))
+    former = (machine.ledger.touched.units or {}).get(unit)
+    if former is not None:
+        with contextlib.suppress(NoSuchUnit):
+            units.confine_unit(unit, former)
     machine.ledger.unit_lifted(unit)
 
 
@@ -143,7 +167,8 @@ def _leave_others(machine: Machine, name: str, unit: str) -> None:
             lift_unit(machine, unit)
 
 
-def _driver(machine: Machine) -> UnitDriver:
+def driver(machine: Machine) -> UnitDriver:
+    """Return what talks to the service manager. Raises Unsupported where there is none."""
     if machine.units is None:
         raise Unsupported("there is no systemd here to attach units of", hint="attach by --pid")
     return machine.units

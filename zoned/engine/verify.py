@@ -27,12 +27,12 @@ def verify_zone(zone: Zone, group: Group | None, *, protects: bool) -> Iterator[
         )
     if group is None:
         return
-    if group.effective_mems is not None and not group.effective_mems <= zone.nodes:
+    if group.effective_mems is not None and not group.effective_mems <= zone.mems:
         yield _alert(
             AlertCode.UNCONFINED,
             zone,
             f"nodes {format_ids(group.effective_mems)} are in force instead of"
-            f" {format_ids(zone.nodes)}",
+            f" {format_ids(zone.mems)}",
         )
     off = off_node_bytes(zone, group)
     if off > max(_OFF_NODE_BYTES, _OFF_NODE_SHARE * (group.used or 0)):
@@ -45,7 +45,18 @@ def verify_zone(zone: Zone, group: Group | None, *, protects: bool) -> Iterator[
 
 def off_node_bytes(zone: Zone, group: Group) -> int:
     """Return the bytes charged to the zone on nodes that are not its own."""
-    return sum(used for node, used in group.by_node.items() if node not in zone.nodes)
+    return sum(used for node, used in group.by_node.items() if node not in zone.mems)
+
+
+def verify_move(zone: Zone, *, busy: bool) -> Iterator[Alert]:
+    """Yield what is left of a move that did not come to its end."""
+    if not busy and any(zone.leaving.values()):
+        yield _alert(
+            AlertCode.HALF_MOVED,
+            zone,
+            f"it is on its way from node {format_ids(zone.leaving)} to {format_ids(zone.nodes)},"
+            " and nobody moves it",
+        )
 
 
 def verify_groups(

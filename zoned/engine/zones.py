@@ -54,7 +54,14 @@ def admit(machine: Machine, spec: ZoneSpec, origin: Origin) -> Zone:
     shares = place(spec, topology, capacity, near)
     cpus = place_cpus(spec, shares, topology)
     old = machine.store.zones.get(spec.name)
-    return Zone(spec=spec, shares=shares, cpus=cpus, origin=origin, units=old.units if old else ())
+    return Zone(
+        spec=spec,
+        shares=shares,
+        cpus=cpus,
+        origin=origin,
+        units=old.units if old else (),
+        leaving=old.leaving if old else {},
+    )
 
 
 def create(machine: Machine, reconciler: Reconciler, spec: ZoneSpec) -> Zone:
@@ -90,7 +97,7 @@ def resize(machine: Machine, reconciler: Reconciler, name: str, size: int) -> Zo
     After an error the old size stands.
     """
     old = find_zone(machine, name)
-    _refuse_policy(old, "resized")
+    refuse_policy_zone(old, "resized")
     spec = replace(old.spec, size=size)
     pinned = replace(spec, nodes=",".join(str(node) for node in sorted(old.nodes)), near=None)
     zone = replace(admit(machine, pinned, old.origin), spec=spec, cpus=old.cpus)
@@ -164,12 +171,8 @@ def _runs_outside(machine: Machine, zone: Zone | None, unit: str) -> bool:
         return False
 
 
-def refuse_policy_zone(zone: Zone) -> None:
-    """Raise InPolicy where the policy would bring the zone back."""
-    _refuse_policy(zone, "destroyed")
-
-
-def _refuse_policy(zone: Zone, what: str) -> None:
+def refuse_policy_zone(zone: Zone, what: str) -> None:
+    """Raise InPolicy where the policy would undo it. `what`: "destroyed", for example."""
     if zone.origin is Origin.POLICY:
         raise InPolicy(
             f"zone {zone.name} is defined by the policy, so it cannot be {what} by hand",

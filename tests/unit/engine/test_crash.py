@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.fakes import GIB, MIB, FakeUnits, World, make_world, started
+from tests.unit.fakes import GIB, MIB, FakeUnits, World, control_of, make_world, run_job, started
 from zoned.engine import ledger, store
 from zoned.kernel.state_file import save_json
+from zoned.model.job import JobKind
 from zoned.model.policy import Policy
 from zoned.model.zone import ZoneSpec
 
@@ -81,35 +82,35 @@ def shrink(engine: Engine, world: World) -> None:
 
 
 def destroy(engine: Engine, _: World) -> None:
-    engine.destroy("empty", drain=None, kill=False)
+    run_job(engine, JobKind.DESTROY, name="empty")
 
 
 def drain(engine: Engine, _: World) -> None:
-    engine.destroy("db", drain="root", kill=False)
+    run_job(engine, JobKind.DESTROY, name="db", drain="root")
 
 
 def drain_over(engine: Engine, _: World) -> None:
-    engine.destroy("db", drain="empty", kill=False)
+    run_job(engine, JobKind.DESTROY, name="db", drain="empty")
 
 
 def kill(engine: Engine, _: World) -> None:
-    engine.destroy("db", drain=None, kill=True)
+    run_job(engine, JobKind.DESTROY, name="db", kill=True)
 
 
 def attach(engine: Engine, _: World) -> None:
-    engine.attach("db", pid=9, unit=None, cgroup=None)
+    run_job(engine, JobKind.ATTACH, name="db", pid=9)
 
 
 def detach(engine: Engine, _: World) -> None:
-    engine.detach("db", pid=7, unit=None, cgroup=None)
+    run_job(engine, JobKind.DETACH, name="db", pid=7)
 
 
 def attach_unit(engine: Engine, _: World) -> None:
-    engine.attach("db", pid=None, unit="x.service", cgroup=None)
+    run_job(engine, JobKind.ATTACH, name="db", unit="x.service")
 
 
 def detach_unit(engine: Engine, _: World) -> None:
-    engine.detach("db", pid=None, unit="y.service", cgroup=None)
+    run_job(engine, JobKind.DETACH, name="db", unit="y.service")
 
 
 def reset(engine: Engine, _: World) -> None:
@@ -145,7 +146,7 @@ SCENARIOS = (
 )
 
 
-def prepared(folder: Path) -> tuple[World, Engine]:
+def prepared(folder: Path, mems: str | None = None) -> tuple[World, Engine]:
     """Return a machine with two zones by hand and one of the policy, two members and a unit."""
     units = FakeUnits({"x.service": "/system/x", "y.service": "/system/y"})
     units.nodes = {"x.service": frozenset({1}), "y.service": frozenset({1})}
@@ -154,10 +155,10 @@ def prepared(folder: Path) -> tuple[World, Engine]:
     engine.create(spec("db", nodes="0"))
     engine.create(spec("empty"))
     for pid in (7, 8, 9):
-        world.add_process(pid, f"/user/{pid}")
+        world.add_process(pid, f"/user/{pid}", mems=mems)
     for pid in (7, 8):
-        engine.attach("db", pid=pid, unit=None, cgroup=None)
-    engine.attach("db", pid=None, unit="y.service", cgroup=None)
+        run_job(engine, JobKind.ATTACH, name="db", pid=pid)
+    run_job(engine, JobKind.ATTACH, name="db", unit="y.service")
     return world, engine
 
 
@@ -209,6 +210,53 @@ def test_killed_at_any_point(
                 came_through = False
         policy = engine._load_policy()
         check(world, started(world, policy))
+        if came_through:
+            assert point > 2
+            return
+    pytest.fail("it never came through")
+
+
+HOME = {pid: f"/user/{pid}" for pid in (7, 8, 9)}
+DB = {7: "/zone/db", 8: "/zone/db"}
+TAKEN_UP: dict[str, tuple[JobKind, dict[str, Any], dict[int, str]]] = {
+    "move": (JobKind.MOVE, {"name": "db", "nodes": "1"}, DB),
+    "attach": (JobKind.ATTACH, {"name": "db", "pid": 9}, DB | {9: "/zone/db"}),
+    "attach-unit": (JobKind.ATTACH, {"name": "db", "unit": "x.service"}, DB),
+    "detach": (JobKind.DETACH, {"name": "db", "cgroup": "/user/7"}, {8: "/zone/db"}),
+    "drain": (JobKind.DESTROY, {"name": "db", "drain": "root"}, {}),
+    "drain-over": (
+        JobKind.DESTROY,
+        {"name": "db", "drain": "empty"},
+        {7: "/zone/empty", 8: "/zone/empty"},
+    ),
+}
+"""What is done, and who is in which zone in the end."""
+
+
+@pytest.mark.parametrize("name", TAKEN_UP)
+def test_killed_at_any_point_a_job_is_finished_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Also where the nodes of cpusets are in the way, so that zones are widened meanwhile."""
+    policy = Policy(zones=(spec("p"),))
+    kind, parameters, members = TAKEN_UP[name]
+    for point in range(200):
+        with monkeypatch.context() as patch:
+            world, engine = prepared(tmp_path / str(point), mems="1")
+            bomb = Bomb(world, patch)
+            request, body = engine.prepare(kind, parameters)
+            bomb.left = point
+            try:
+                body(control_of())
+                came_through = True
+            except Killed:
+                came_through = False
+        engine = started(world, policy)
+        engine.bodies()[kind](request)(control_of())
+        engine.tick()
+        check(world, engine)
+        assert all(not zone.leaving for zone in engine.machine.store.zones.values())
+        assert world.groups.where == HOME | members
         if came_through:
             assert point > 2
             return

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,6 +56,7 @@ ZONES = st.builds(
     cpus=st.none() | st.frozensets(st.integers(0, 999)),
     origin=st.sampled_from(Origin),
     units=st.lists(st.text()).map(tuple),
+    leaving=st.dictionaries(st.integers(0, 99), st.integers(0, 1 << 62)),
 )
 
 
@@ -113,6 +115,9 @@ def saved(**changes: Any) -> str:
         saved(shares={"x": 1}),
         saved(shares=[1]),
         saved(origin="heaven"),
+        saved(leaving={"x": 1}),
+        saved(leaving=[0]),
+        saved(leaving={"0": None}),
         "[" * 100_000,
     ],
 )
@@ -127,6 +132,15 @@ def test_a_damaged_store_is_named_and_left_alone(tmp_path: Path, text: str) -> N
     assert path.read_text() == text
 
 
+def test_a_store_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """It knows nothing of zones that are on their way."""
+    data = json.loads(saved())
+    del data["zones"][0]["leaving"]
+    (tmp_path / "zones.json").write_text(json.dumps(data))
+    (zone,) = Store(tmp_path).zones.values()
+    assert (zone, zone.leaving) == (ZONE, {})
+
+
 def test_an_undamaged_store_is_read(tmp_path: Path) -> None:
     (tmp_path / "zones.json").write_text(saved())
     assert dict(Store(tmp_path).zones) == {"db": ZONE}
@@ -137,7 +151,7 @@ def test_the_ledger_comes_back(tmp_path: Path) -> None:
     ledger.parent(made=True)
     ledger.group_made("db")
     ledger.group_made("web")
-    one = Member(pid=5, start_time=7, zone="db", former="/a")
+    one = Member(pid=5, start_time=7, zone="db", former="/a", nodes=frozenset({0, 3}))
     two = Member(pid=6, start_time=8, zone="web", former=None)
     ledger.members_added([one, two])
     ledger.unit_confined("x.service", frozenset({1, 2}))
@@ -186,6 +200,26 @@ def test_a_group_takes_its_members_along(tmp_path: Path) -> None:
     assert ledger.touched == Touched(members=(members[1],))
 
 
+@pytest.mark.parametrize(
+    ("saved_nodes", "nodes"), [([], None), ([None], None), (["0,2"], frozenset({0, 2}))]
+)
+def test_members_of_older_versions_have_no_nodes(
+    tmp_path: Path, saved_nodes: list[str | None], nodes: frozenset[int] | None
+) -> None:
+    text = json.dumps(TOUCHED | {"members": [[5, 7, "db", "/", *saved_nodes]]})
+    (tmp_path / "ledger.json").write_text(text)
+    member = Member(pid=5, start_time=7, zone="db", former="/", nodes=nodes)
+    assert Ledger(tmp_path, "boot").touched.members == (member,)
+
+
+def test_the_nodes_that_a_process_first_had_stand(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "boot")
+    first = Member(pid=5, start_time=7, zone="a", former="/first", nodes=frozenset({1}))
+    ledger.members_added([first])
+    ledger.members_added([replace(first, zone="b", former="/zone/a", nodes=frozenset({0}))])
+    assert ledger.touched.members == (replace(first, zone="b"),)
+
+
 def test_where_a_process_first_came_from_stands(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, "boot")
     ledger.members_added([Member(pid=5, start_time=7, zone="a", former="/first")])
@@ -223,6 +257,7 @@ TOUCHED: dict[str, Any] = {
         {"members": 5},
         {"members": [[1]]},
         {"members": [["x", 1, "a", "/"]]},
+        {"members": [[5, 7, "db", "/", "1-x"]]},
         {"units": []},
         {"units": {"x.service": "1-x"}},
         {"units": {"x.service": 5}},

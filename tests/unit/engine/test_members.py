@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.fakes import GIB, World, started
-from zoned.engine.units import Moved
+from tests.unit.fakes import GIB, World, run_job, started
+from zoned.engine.migration import whole
 from zoned.errors import (
     HasMembers,
     KernelRefused,
@@ -24,10 +24,12 @@ from zoned.errors import (
     UsageError,
     ZonedError,
 )
+from zoned.model.job import JobKind
 from zoned.model.zone import ZoneSpec
 
 if TYPE_CHECKING:
     from zoned.engine.engine import Engine
+    from zoned.model.job import Progress
 
 
 @pytest.fixture(autouse=True)
@@ -43,21 +45,21 @@ def attach(
     unit: str | None = None,
     cgroup: str | None = None,
     zone: str = "db",
-) -> Moved:
-    return engine.attach(zone, pid=pid, unit=unit, cgroup=cgroup)
+) -> Progress:
+    return run_job(engine, JobKind.ATTACH, name=zone, pid=pid, unit=unit, cgroup=cgroup)
 
 
 def detach(
     engine: Engine, pid: int | None = None, unit: str | None = None, cgroup: str | None = None
-) -> Moved:
-    return engine.detach("db", pid=pid, unit=unit, cgroup=cgroup)
+) -> Progress:
+    return run_job(engine, JobKind.DETACH, name="db", pid=pid, unit=unit, cgroup=cgroup)
 
 
 def test_attach_and_detach(world: World, engine: Engine) -> None:
     world.add_process(7, "/user")
-    assert attach(engine, 7) == Moved(processes=1)
+    assert attach(engine, 7).processes == 1
     assert world.groups.pids("db") == (7,)
-    assert detach(engine, 7) == Moved(processes=1)
+    assert detach(engine, 7).processes == 1
     assert world.groups.where[7] == "/user"
     assert not engine.machine.ledger.touched.members
 
@@ -76,9 +78,9 @@ def test_from_zone_to_zone_and_back_to_where_it_first_was(world: World, engine: 
     attach(engine, 7)
     attach(engine, 7, zone="web")
     assert world.groups.pids("web") == (7,)
-    engine.destroy("web", drain="db", kill=False)
+    run_job(engine, JobKind.DESTROY, name="web", drain="db")
     assert world.groups.pids("db") == (7,)
-    engine.destroy("db", drain="root", kill=False)
+    run_job(engine, JobKind.DESTROY, name="db", drain="root")
     assert world.groups.where[7] == "/user"
 
 
@@ -97,15 +99,13 @@ def test_a_program_enters_by_itself(world: World, engine: Engine) -> None:
         (os.getpid(), NotConfinable),
         (99, NoSuchProcess),
         (8, KernelThread),
-        (9, NoSuchProcess),
     ],
+    ids=["init", "daemon", "nobody", "thread"],
 )
 def test_who_cannot_be_a_member(
     world: World, engine: Engine, pid: int, error: type[ZonedError]
 ) -> None:
     world.add_process(8, ppid=2)
-    world.add_process(9)
-    world.groups.where.pop(9)
     before = dict(world.groups.where)
     with pytest.raises(error):
         attach(engine, pid)
@@ -121,23 +121,33 @@ def test_a_process_that_ends_during_the_move_is_no_member(world: World, engine: 
         world.end_process(7)
 
     world.groups.attach = attach_then_end  # type: ignore[assignment, method-assign]
-    with pytest.raises(NoSuchProcess):
-        attach(engine, 7)
+    assert attach(engine, 7).processes == 1
     engine.tick()
     assert not engine.machine.ledger.touched.members
 
 
+def test_a_process_that_the_kernel_takes_nowhere_any_more_is_tried_once(
+    world: World, engine: Engine
+) -> None:
+    """It has begun to end: /proc still shows it, and its cgroup cannot be changed."""
+    world.add_process(7)
+    world.groups.where.pop(7)
+    attach(engine, 7)
+    assert world.groups.failures.calls.count("attach db 7") == 1
+    assert not world.groups.pids("db")
+
+
 def test_unknown_zones_and_unclear_requests(world: World, engine: Engine) -> None:
     world.add_process(7)
-    for act in (engine.attach, engine.detach):
+    for kind in (JobKind.ATTACH, JobKind.DETACH):
         with pytest.raises(NoSuchZone):
-            act("ghost", pid=7, unit=None, cgroup=None)
+            engine.prepare(kind, {"name": "ghost", "pid": 7})
         with pytest.raises(UsageError):
-            act("db", pid=None, unit=None, cgroup=None)
+            engine.prepare(kind, {"name": "db"})
         with pytest.raises(UsageError):
-            act("db", pid=7, unit=None, cgroup="/")
+            engine.prepare(kind, {"name": "db", "pid": 7, "cgroup": "/"})
         with pytest.raises((Unsupported, NotAMember)):
-            act("db", pid=None, unit="x.service", cgroup=None)
+            engine.prepare(kind, {"name": "db", "unit": "x.service"})
     with pytest.raises(NoSuchZone):
         engine.enter("ghost", 7)
 
@@ -167,29 +177,33 @@ def test_a_cgroup_with_all_that_it_forks(world: World, engine: Engine) -> None:
             world.add_process(pid, "/batch/job")
 
     world.groups.on_pids = fork
-    assert attach(engine, cgroup="/batch") == Moved(processes=6)
+    assert attach(engine, cgroup="/batch").gone == 0
     assert world.groups.pids("db") == (20, 21, 22, 23, 24, 25)
     world.groups.on_pids = lambda: None
-    assert detach(engine, cgroup="/batch/job") == Moved(processes=6)
+    assert detach(engine, cgroup="/batch/job").processes == 6
     assert world.groups.where == dict.fromkeys(range(20, 26), "/batch/job") | {30: "/other"}
 
 
-def test_processes_that_end_meanwhile_are_counted(world: World, engine: Engine) -> None:
-    world.add_process(20, "/batch")
-    world.groups.where[21] = "/batch"
-    world.groups.failures.calls.clear()
-    seen = iter([None, None])
+def test_processes_that_end_meanwhile_are_counted(
+    world: World, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pid in (20, 21, 22):
+        world.add_process(pid, "/batch")
 
-    def reap() -> None:
-        if next(seen, "gone"):
-            world.groups.where.pop(21, None)
+    def reap(_: object, pid: int, *__: object) -> int:
+        if pid == 20:
+            return 0
+        world.end_process(pid)
+        raise NoSuchProcess("gone")
 
-    world.groups.on_pids = reap
-    assert attach(engine, cgroup="/batch") == Moved(processes=1, gone=2)
+    monkeypatch.setattr(whole, "move_all_pages", reap)
+    progress = attach(engine, cgroup="/batch")
+    assert (progress.processes, progress.gone) == (1, 2)
+    assert world.groups.pids("db") == (20,)
 
 
 def test_an_empty_cgroup_is_no_work(world: World, engine: Engine) -> None:
-    assert attach(engine, cgroup="/batch") == Moved()
+    assert attach(engine, cgroup="/batch").processes == 0
     with pytest.raises(NoSuchCgroup):
         attach(engine, cgroup="/no-such")
     with pytest.raises(NoSuchCgroup):
@@ -235,7 +249,7 @@ def test_drain_puts_all_back_and_children_beside_their_parents(
     world.add_process(18, "/zone/db", ppid=17)
     world.add_process(19, "/zone/db", ppid=1)
     world.add_process(20, "/zone/db", ppid=99)
-    engine.destroy("db", drain="root", kill=False)
+    run_job(engine, JobKind.DESTROY, name="db", drain="root")
     assert world.groups.where == {
         7: "/user/a",
         8: "/user/b",
@@ -259,7 +273,7 @@ def test_drain_catches_what_is_forked_meanwhile(world: World, engine: Engine) ->
                 world.add_process(pid, "/zone/db", ppid=7)
 
     world.groups.release = release_and_fork  # type: ignore[assignment, method-assign]
-    engine.destroy("db", drain="root", kill=False)
+    run_job(engine, JobKind.DESTROY, name="db", drain="root")
     assert world.groups.where == dict.fromkeys((7, 17, 18), "/user/a")
 
 
@@ -267,7 +281,7 @@ def test_drain_into_another_zone(world: World, engine: Engine) -> None:
     for pid in (7, 8):
         world.add_process(pid, "/user")
         attach(engine, pid)
-    engine.destroy("db", drain="web", kill=False)
+    run_job(engine, JobKind.DESTROY, name="db", drain="web")
     assert world.groups.pids("web") == (7, 8)
     assert world.groups.made.keys() == {"web"}
 
@@ -279,7 +293,7 @@ def test_drains_that_make_no_sense(
     world.add_process(7)
     attach(engine, 7)
     with pytest.raises(error):
-        engine.destroy("db", drain=target, kill=False)
+        run_job(engine, JobKind.DESTROY, name="db", drain=target)
     assert world.groups.pids("db") == (7,)
 
 
@@ -289,15 +303,15 @@ def test_a_drain_that_fails_keeps_the_zone_and_what_is_known(world: World, engin
         attach(engine, pid)
     world.groups.failures.at("release", KernelRefused("no"))
     with pytest.raises(KernelRefused):
-        engine.destroy("db", drain="root", kill=False)
+        run_job(engine, JobKind.DESTROY, name="db", drain="root")
     assert "db" in world.groups.made
-    engine.destroy("db", drain="root", kill=False)
+    run_job(engine, JobKind.DESTROY, name="db", drain="root")
     assert world.groups.where == {7: "/user/7", 8: "/user/8"}
 
 
 def test_a_drain_where_the_group_is_gone(world: World, engine: Engine) -> None:
     world.groups.made.pop("db")
-    engine.destroy("db", drain="root", kill=False)
+    run_job(engine, JobKind.DESTROY, name="db", drain="root")
     assert engine.machine.store.zones.keys() == {"web"}
 
 

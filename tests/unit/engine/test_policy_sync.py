@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.fakes import GIB, World, started
+from tests.unit.fakes import GIB, World, run_job, started
 from zoned.engine.engine import Engine
 from zoned.errors import PolicyError
 from zoned.model.alert import AlertCode
+from zoned.model.job import JobKind
 from zoned.model.policy import Policy, SystemReserve
 from zoned.model.zone import Origin, ZoneSpec
 
@@ -111,7 +112,7 @@ def test_a_name_that_was_taken_by_hand(world: World) -> None:
     engine.reload()
     assert sizes(world) == {"a": 1}
     assert "made by hand" in only(engine).message
-    engine.destroy("a", drain=None, kill=False)
+    run_job(engine, JobKind.DESTROY, name="a")
     engine.reload()
     assert sizes(world) == {"a": 2}
     assert not engine.alerts

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.fakes import GIB, FakeUnits, World, make_world, started
-from zoned.engine import units as units_module
+from tests.unit.fakes import GIB, FakeUnits, World, make_world, run_job, started
+from zoned.engine.migration import whole
 from zoned.errors import (
     NoSuchProcess,
     NoSuchUnit,
@@ -17,13 +17,14 @@ from zoned.errors import (
     TryLater,
     Unsupported,
 )
+from zoned.model.job import JobKind
 from zoned.model.zone import ZoneSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from zoned.engine.engine import Engine
-    from zoned.engine.units import Moved
+    from zoned.model.job import Progress
 
 WEB = "web.service"
 
@@ -46,12 +47,12 @@ def zones(engine: Engine) -> None:
     engine.create(ZoneSpec(name="dw", size=GIB, nodes="1"))
 
 
-def attach(engine: Engine, unit: str = WEB, zone: str = "db") -> Moved:
-    return engine.attach(zone, pid=None, unit=unit, cgroup=None)
+def attach(engine: Engine, unit: str = WEB, zone: str = "db") -> Progress:
+    return run_job(engine, JobKind.ATTACH, name=zone, unit=unit)
 
 
-def detach(engine: Engine, unit: str = WEB) -> Moved:
-    return engine.detach("db", pid=None, unit=unit, cgroup=None)
+def detach(engine: Engine, unit: str = WEB) -> Progress:
+    return run_job(engine, JobKind.DETACH, name="db", unit=unit)
 
 
 def attached(engine: Engine) -> dict[str, tuple[str, ...]]:
@@ -69,13 +70,14 @@ def assert_free(engine: Engine, units: FakeUnits) -> None:
 def test_attach_and_detach(world: World, engine: Engine, units: FakeUnits, name: str) -> None:
     world.add_process(7, "/system/web")
     moved = attach(engine, name)
-    assert (moved.processes, len(moved.notes)) == (1, 1)
+    assert moved.processes == 1
+    assert len([note for note in moved.notes if note.startswith(f"{WEB} is charged to")]) == 1
     assert units.nodes[WEB] == frozenset({0})
     assert units.placed == {WEB: "db"}
     assert attached(engine) == {"db": (WEB,)}
     assert attach(engine).processes == 1
     assert attached(engine) == {"db": (WEB,)}
-    detach(engine, name)
+    assert detach(engine, name).notes == (f"{WEB} is no longer confined to zone db",)
     assert_free(engine, units)
 
 
@@ -112,7 +114,7 @@ def test_a_process_that_ends_meanwhile_is_no_error(
         raise NoSuchProcess("gone")
 
     world.add_process(7, "/system/web")
-    monkeypatch.setattr(units_module, "move_all_pages", gone)
+    monkeypatch.setattr(whole, "move_all_pages", gone)
     attach(engine)
     assert attached(engine) == {"db": (WEB,)}
 
@@ -143,16 +145,16 @@ def test_from_zone_to_zone(engine: Engine, units: FakeUnits) -> None:
     attach(engine, zone="dw")
     assert attached(engine) == {"dw": (WEB,)}
     assert units.nodes[WEB] == frozenset({1})
-    engine.destroy("dw", drain="db", kill=False)
+    run_job(engine, JobKind.DESTROY, name="dw", drain="db")
     assert attached(engine) == {"db": (WEB,)}
     assert units.placed == {WEB: "db"}
-    engine.destroy("db", drain="root", kill=False)
+    run_job(engine, JobKind.DESTROY, name="db", drain="root")
     assert_free(engine, units)
 
 
 def test_the_members_of_a_killed_zone_are_lifted(engine: Engine, units: FakeUnits) -> None:
     attach(engine)
-    engine.destroy("db", drain=None, kill=True)
+    run_job(engine, JobKind.DESTROY, name="db", kill=True)
     assert_free(engine, units)
 
 
@@ -170,7 +172,7 @@ def test_a_unit_in_the_slice_only_by_its_drop_in_does_not_hold_the_zone(
     attach(engine)
     world.groups.units["db"] = (WEB,)
     units.on_unplace = lambda _: world.groups.units.clear()
-    engine.destroy("db", drain="root", kill=False)
+    run_job(engine, JobKind.DESTROY, name="db", drain="root")
     assert_free(engine, units)
 
 

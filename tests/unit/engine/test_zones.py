@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.fakes import GIB, MIB, FakeGroup, FakeUnits, World, make_world, started
+from tests.unit.fakes import GIB, MIB, FakeGroup, FakeUnits, World, make_world, run_job, started
 from zoned.errors import (
     BadInput,
     BadName,
@@ -25,6 +25,7 @@ from zoned.errors import (
     UsageError,
     ZonedError,
 )
+from zoned.model.job import JobKind
 from zoned.model.policy import Policy
 from zoned.model.zone import Backing, Limits, Origin, ZoneSpec
 
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 def spec(name: str = "db", size: int = GIB, **more: Any) -> ZoneSpec:
     return ZoneSpec(name=name, size=size, **more)
+
+
+def destroy(engine: Engine, *, drain: str | None = None, kill: bool = False) -> None:
+    run_job(engine, JobKind.DESTROY, name="db", drain=drain, kill=kill)
 
 
 def state(world: World, engine: Engine) -> object:
@@ -189,17 +194,17 @@ def test_what_the_policy_says_is_not_changed_by_hand(world: World) -> None:
     with pytest.raises(InPolicy, match="resized"):
         engine.resize("db", 2 * GIB)
     with pytest.raises(InPolicy, match="destroyed"):
-        engine.destroy("db", drain="root", kill=False)
+        destroy(engine, drain="root")
     assert state(world, engine) == before
 
 
 def test_destroy_leaves_nothing(world: World, engine: Engine) -> None:
     before = state(world, engine)
     engine.create(spec())
-    engine.destroy("db", drain=None, kill=False)
+    destroy(engine)
     assert state(world, engine) == before
     with pytest.raises(NoSuchZone):
-        engine.destroy("db", drain=None, kill=False)
+        destroy(engine)
 
 
 def test_a_zone_with_members_stays(world: World, engine: Engine) -> None:
@@ -208,7 +213,7 @@ def test_a_zone_with_members_stays(world: World, engine: Engine) -> None:
         world.add_process(pid, "/zone/db")
     before = state(world, engine)
     with pytest.raises(HasMembers, match=r"has 7 members \(pid 10, 11, 12, 13, 14 …\)") as error:
-        engine.destroy("db", drain=None, kill=False)
+        destroy(engine)
     assert "--drain root" in error.value.hint
     assert state(world, engine) == before
 
@@ -226,7 +231,7 @@ def test_a_member_that_slips_in_keeps_the_zone(
 
     monkeypatch.setattr(engine.machine.store, "drop", drop_then_enter)
     with pytest.raises(HasMembers):
-        engine.destroy("db", drain=None, kill=False)
+        destroy(engine)
     assert state(world, engine) == before
 
 
@@ -235,7 +240,7 @@ def test_a_group_that_cannot_be_removed_keeps_the_zone(world: World, engine: Eng
     before = state(world, engine)
     world.groups.failures.at("remove", KernelRefused("busy"))
     with pytest.raises(KernelRefused, match="busy"):
-        engine.destroy("db", drain=None, kill=False)
+        destroy(engine)
     assert state(world, engine) == before
 
 
@@ -244,9 +249,9 @@ def test_kill(world: World, engine: Engine) -> None:
     world.add_process(7, "/zone/db")
     world.add_process(8, "/other")
     with pytest.raises(UsageError):
-        engine.destroy("db", drain="root", kill=True)
+        destroy(engine, drain="root", kill=True)
     assert 7 in world.groups.where
-    engine.destroy("db", drain=None, kill=True)
+    destroy(engine, kill=True)
     assert world.groups.where == {8: "/other"}
     assert not world.groups.made
 
@@ -256,10 +261,10 @@ def test_a_service_inside_keeps_the_zone(world: World, engine: Engine) -> None:
     world.groups.units["db"] = ("web.service",)
     for drain in (None, "root"):
         with pytest.raises(UnitInZone, match=r"web\.service") as error:
-            engine.destroy("db", drain=drain, kill=False)
+            destroy(engine, drain=drain)
         assert "systemctl stop web.service" in error.value.hint
     assert "db" in world.groups.made
-    engine.destroy("db", drain=None, kill=True)
+    destroy(engine, kill=True)
     assert not world.groups.made
 
 
@@ -267,17 +272,17 @@ def test_an_attached_unit_keeps_the_zone(tmp_path: Path) -> None:
     world = make_world(tmp_path, units=FakeUnits({"web.service": "/system/web"}))
     engine = started(world)
     engine.create(spec())
-    engine.attach("db", pid=None, unit="web", cgroup=None)
+    run_job(engine, JobKind.ATTACH, name="db", unit="web")
     world.groups.units["db"] = ("web.service",)
     with pytest.raises(HasMembers, match=r"web\.service is attached to zone db"):
-        engine.destroy("db", drain=None, kill=False)
+        destroy(engine)
     assert world.units is not None
     world.units.cgroups["web.service"] = "/zone/db/web.service"
     with pytest.raises(UnitInZone):
-        engine.destroy("db", drain="root", kill=False)
+        destroy(engine, drain="root")
     del world.units.cgroups["web.service"]
     with pytest.raises(UnitInZone):
-        engine.destroy("db", drain="root", kill=False)
+        destroy(engine, drain="root")
 
 
 def test_limits_can_oversubscribe_and_reserves_cannot(engine: Engine) -> None:

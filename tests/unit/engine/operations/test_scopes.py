@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose pages are to move, also when programs fork and end meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.unit.fakes import make_world, started
+from zoned.engine.operations.scopes import Family, Listed, living
+from zoned.errors import BadInput, NoSuchCgroup, NoSuchProcess, UnknownNode, UsageError
+from zoned.kernel.process import find
+from zoned.kernel.root import sysroot
+from zoned.model.job import JobKind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.unit.fakes import World
+    from zoned.engine.migration.plan import Scope
+
+
+def pids(scope: Scope) -> list[int]:
+    return sorted(process.pid for process in scope.processes())
+
+
+def test_the_living_are_no_threads_of_the_kernel(world: World) -> None:
+    world.add_process(7)
+    world.add_process(8, ppid=2)
+    assert [each.pid for each in living(sysroot(world.folder), [7, 8, 9])] == [7]
+
+
+def test_a_family_is_who_was_forked_after_the_first_look(world: World) -> None:
+    world.add_process(7)
+    world.add_process(70, ppid=7)
+    root = sysroot(world.folder)
+    family = Family(root, find(root, 7))
+    assert pids(family) == [7]
+    world.add_process(71, ppid=7)
+    world.add_process(72, ppid=71)
+    world.add_process(73, ppid=70)
+    assert pids(family) == [7, 71, 72]
+    world.end_process(7)
+    world.add_process(74, ppid=72)
+    assert pids(family) == [71, 72, 74]
+
+
+def test_a_pid_that_is_used_again_is_no_member_of_the_family(world: World) -> None:
+    world.add_process(7)
+    root = sysroot(world.folder)
+    family = Family(root, find(root, 7))
+    family.processes()
+    world.add_process(7, start=500)
+    assert pids(family) == []
+
+
+def test_what_was_listed_once_stays_in_sight(world: World) -> None:
+    for pid in (7, 8):
+        world.add_process(pid)
+    lists = iter([[7], [8], []])
+    scope = Listed(sysroot(world.folder), lambda: next(lists))
+    assert pids(scope) == [7]
+    assert pids(scope) == [7, 8]
+    world.end_process(7)
+    assert pids(scope) == [8]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error"),
+    [
+        ({"pid": 7, "target": "0", "source": "0"}, UsageError),
+        ({"pid": 7, "target": "0", "source": "0-1"}, None),
+        ({"pid": 7, "target": "9"}, UnknownNode),
+        ({"pid": 7, "target": ""}, BadInput),
+        ({"pid": 7, "target": None}, BadInput),
+        ({"pid": 99, "target": "0"}, NoSuchProcess),
+        ({"cgroup": "/no-such", "target": "0"}, NoSuchCgroup),
+        ({"zone": "ghost", "target": "0"}, BadInput),
+        ({"target": "0"}, UsageError),
+        ({"pid": 7, "zone": "db", "target": "0"}, UsageError),
+        ({"pid": 7, "target": "0", "stall": 0}, BadInput),
+    ],
+)
+def test_what_a_migration_is_asked(
+    tmp_path: Path, parameters: dict[str, object], error: type[Exception] | None
+) -> None:
+    world = make_world(tmp_path / "other")
+    engine = started(world)
+    world.add_process(7)
+    if error is None:
+        request, _ = engine.prepare(JobKind.MIGRATE, parameters)
+        assert request.what == "migrate pid 7 from node 0-1 to node 0"
+        return
+    with pytest.raises(error):
+        engine.prepare(JobKind.MIGRATE, parameters)

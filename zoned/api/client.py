@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from zoned.api.interfaces import Failed
 from zoned.errors import Bug, Denied, NoDaemon, ZonedError, revive
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Iterator
+
     from asyncvarlink import VarlinkInterface
 
 SOCKET = Path("/run/zoned/io.zoned")
@@ -47,38 +50,112 @@ class Client:
         Raises the ZonedError that the daemon replied with.
         """
         proxy = getattr(self._protocol.make_proxy(interface), method)
+        with _errors():
+            return _only(self._loop.run_until_complete(proxy(**parameters)))
+
+    def stream(
+        self, interface: type[VarlinkInterface], method: str, **parameters: Any
+    ) -> Iterator[Any]:
+        """Call a method that answers more than once, and yield each result when it comes.
+
+        Raises the ZonedError that the daemon replied with; NoDaemon where the connection breaks
+        before the last result. A caller that does not take all of them has closed the connection.
+        """
+        if self._transport is None or self._transport.is_closing():
+            # The library would wait for an answer for ever.
+            raise _hung_up()
+        proxy = getattr(self._protocol.make_proxy(interface), method)
+        results: AsyncGenerator[Any, None] = proxy(**parameters)
+        whole = False
         try:
-            result = self._loop.run_until_complete(proxy(**parameters))
-        except Failed as error:
-            raise revive(error.p_code, error.p_message, error.p_hint) from error
-        except (VarlinkErrorReply, ConversionError, ValueError, TypeError) as error:
-            raise Bug(
-                f"the daemon answered {error}", hint="are its version and mine the same?"
-            ) from error
-        except OSError as error:
-            raise NoDaemon(
-                "the daemon closed the connection before it answered",
-                hint="see its log: journalctl -u zoned",
-            ) from error
-        return next(iter(result.values()), None) if result else None
+            while not whole:
+                with _errors():
+                    found = self._next(results)
+                whole = found is None
+                if not whole:
+                    yield _only(found)
+        except (Bug, NoDaemon):
+            raise
+        except ZonedError:
+            whole = True
+            raise
+        finally:
+            self._leave(results, whole=whole)
+
+    def _next(self, results: AsyncGenerator[Any, None]) -> Any:
+        task = self._loop.create_task(_next_or_none(results))
+        try:
+            return self._loop.run_until_complete(task)
+        finally:
+            # What a signal's handler raises ends the loop, not the task.
+            task.cancel()
+            self._loop.run_until_complete(_settled(task))
+
+    def _leave(self, results: AsyncGenerator[Any, None], *, whole: bool) -> None:
+        if self._loop.is_closed():
+            return
+        if not whole:
+            self._hang_up()
+        # The library complains of what was told and never taken.
+        self._loop.run_until_complete(_settled(_take_all(results)))
 
     def close(self) -> None:
         """Close the connection."""
-        if self._transport is not None:
-            self._transport.close()
-            self._loop.run_until_complete(self._closed(self._transport))
-            self._transport = None
+        if not self._loop.is_closed():
+            self._hang_up()
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
-    @staticmethod
-    async def _closed(transport: VarlinkTransport) -> None:
-        await transport.closed_future
+    def _hang_up(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+            self._loop.run_until_complete(self._transport.closed_future)
+            self._transport = None
 
     def __enter__(self) -> Client:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+async def _next_or_none(results: AsyncGenerator[Any, None]) -> Any:
+    return await anext(results, None)
+
+
+async def _take_all(results: AsyncGenerator[Any, None]) -> None:
+    async for _ in results:
+        pass
+
+
+async def _settled(work: Awaitable[Any]) -> None:
+    await asyncio.gather(work, return_exceptions=True)
+
+
+def _only(result: dict[str, Any]) -> Any:
+    return next(iter(result.values()), None)
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """Raise what comes over the socket as the errors of zoned."""
+    try:
+        yield
+    except Failed as error:
+        raise revive(error.p_code, error.p_message, error.p_hint) from error
+    except (VarlinkErrorReply, ConversionError, ValueError, TypeError) as error:
+        raise Bug(
+            f"the daemon answered {error}", hint="are its version and mine the same?"
+        ) from error
+    except OSError as error:
+        raise _hung_up() from error
+
+
+def _hung_up() -> NoDaemon:
+    return NoDaemon(
+        "the daemon closed the connection before it answered",
+        hint="see its log: journalctl -u zoned",
+    )
 
 
 def _unreachable(socket: Path, error: OSError) -> ZonedError:

@@ -5,11 +5,18 @@ it out, the client calls through the same class, and `varlinkctl introspect` pri
 The library reads annotations at import, so they stay real objects here.
 """
 
-from typing import Protocol
+from collections.abc import AsyncIterator
 
-from asyncvarlink import TypedVarlinkErrorReply, VarlinkInterface, varlinkmethod
+from asyncvarlink import (
+    AnnotatedResult,
+    TypedVarlinkErrorReply,
+    VarlinkInterface,
+    varlinkmethod,
+)
 
-from zoned.api.types import MoveReport, StatusInfo, ZoneDetail, ZoneInfo
+from zoned.api.backend import Backend
+from zoned.api.types import JobInfo, StatusInfo, SurveyInfo, ZoneDetail, ZoneInfo
+from zoned.model.job import JobKind
 
 
 class Failed(TypedVarlinkErrorReply, name="io.zoned.Failed"):
@@ -19,38 +26,6 @@ class Failed(TypedVarlinkErrorReply, name="io.zoned.Failed"):
         code: str
         message: str
         hint: str
-
-
-class Backend(Protocol):
-    """What the daemon does for one caller. Every method may raise ZonedError."""
-
-    async def status(self) -> StatusInfo: ...
-    async def reset(self) -> list[str]: ...
-    async def reload(self) -> None: ...
-    async def list_zones(self) -> list[ZoneInfo]: ...
-    async def show(self, name: str) -> ZoneDetail: ...
-    async def create(
-        self,
-        name: str,
-        size: int,
-        *,
-        nodes: str | None,
-        near: str | None,
-        backing: str | None,
-        cpus: str | None,
-        exclusive_cpus: bool | None,
-        swap: str | None,
-        users: list[str] | None,
-    ) -> ZoneDetail: ...
-    async def resize(self, name: str, size: int) -> ZoneDetail: ...
-    async def destroy(self, name: str, *, drain: str | None, kill: bool | None) -> None: ...
-    async def attach(
-        self, name: str, *, pid: int | None, unit: str | None, cgroup: str | None
-    ) -> MoveReport: ...
-    async def detach(
-        self, name: str, *, pid: int | None, unit: str | None, cgroup: str | None
-    ) -> MoveReport: ...
-    async def enter(self, name: str) -> None: ...
 
 
 class Service(VarlinkInterface, name="io.zoned"):
@@ -136,14 +111,40 @@ class Zones(VarlinkInterface, name="io.zoned.Zones"):
         """Change a zone's size. A smaller one is refused if the kernel cannot make room."""
         return await self._backend.resize(name, size)
 
-    @varlinkmethod
+    @varlinkmethod(return_parameter="job")
     async def Destroy(
-        self, *, name: str, drain: str | None = None, kill: bool | None = None
-    ) -> None:
+        self,
+        *,
+        name: str,
+        drain: str | None = None,
+        kill: bool | None = None,
+        stall: float | None = None,
+        rate: float | None = None,
+    ) -> JobInfo:
         """Destroy a zone. drain is a zone or "root"; without it and kill, members refuse it."""
-        await self._backend.destroy(name, drain=drain, kill=kill)
+        return await self._backend.start_job(
+            JobKind.DESTROY, name=name, drain=drain, kill=kill, stall=stall, rate=rate
+        )
 
-    @varlinkmethod(return_parameter="report")
+    @varlinkmethod(return_parameter="job")
+    async def Move(
+        self,
+        *,
+        name: str,
+        nodes: str,
+        stall: float | None = None,
+        rate: float | None = None,
+        movers: int | None = None,
+    ) -> JobInfo:
+        """Move a zone, with the pages of its members, to other nodes.
+
+        stall is in milliseconds a call, rate in MB/s (10^6 bytes), movers a number of threads.
+        """
+        return await self._backend.start_job(
+            JobKind.MOVE, name=name, nodes=nodes, stall=stall, rate=rate, movers=movers
+        )
+
+    @varlinkmethod(return_parameter="job")
     async def Attach(
         self,
         *,
@@ -151,11 +152,17 @@ class Zones(VarlinkInterface, name="io.zoned.Zones"):
         pid: int | None = None,
         unit: str | None = None,
         cgroup: str | None = None,
-    ) -> MoveReport:
-        """Make a process, a unit or the processes of a cgroup members of the zone."""
-        return await self._backend.attach(name, pid=pid, unit=unit, cgroup=cgroup)
+        stall: float | None = None,
+        rate: float | None = None,
+        movers: int | None = None,
+    ) -> JobInfo:
+        """Make a process, a unit or the processes of a cgroup members, and move their pages."""
+        who = {"pid": pid, "unit": unit, "cgroup": cgroup}
+        return await self._backend.start_job(
+            JobKind.ATTACH, name=name, **who, stall=stall, rate=rate, movers=movers
+        )
 
-    @varlinkmethod(return_parameter="report")
+    @varlinkmethod(return_parameter="job")
     async def Detach(
         self,
         *,
@@ -163,9 +170,15 @@ class Zones(VarlinkInterface, name="io.zoned.Zones"):
         pid: int | None = None,
         unit: str | None = None,
         cgroup: str | None = None,
-    ) -> MoveReport:
+        stall: float | None = None,
+        rate: float | None = None,
+        movers: int | None = None,
+    ) -> JobInfo:
         """Undo an Attach."""
-        return await self._backend.detach(name, pid=pid, unit=unit, cgroup=cgroup)
+        who = {"pid": pid, "unit": unit, "cgroup": cgroup}
+        return await self._backend.start_job(
+            JobKind.DETACH, name=name, **who, stall=stall, rate=rate, movers=movers
+        )
 
     @varlinkmethod
     async def Enter(self, *, name: str) -> None:
@@ -173,4 +186,107 @@ class Zones(VarlinkInterface, name="io.zoned.Zones"):
         await self._backend.enter(name)
 
 
-INTERFACES = (Service, Policy, Zones)
+class Memory(VarlinkInterface, name="io.zoned.Memory"):
+    """The pages of processes."""
+
+    errors = (Failed,)
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @varlinkmethod(return_parameter="job")
+    async def Migrate(
+        self,
+        *,
+        target: str,
+        source: str | None = None,
+        pid: int | None = None,
+        unit: str | None = None,
+        cgroup: str | None = None,
+        zone: str | None = None,
+        shared: bool | None = None,
+        stall: float | None = None,
+        rate: float | None = None,
+        movers: int | None = None,
+    ) -> JobInfo:
+        """Move pages from the nodes source (all others) to the nodes target.
+
+        Of a process, a unit, a cgroup or a zone's members; with shared also those that others map.
+        stall is in milliseconds a call, rate in MB/s (10^6 bytes), movers a number of threads.
+        """
+        who = {"pid": pid, "unit": unit, "cgroup": cgroup, "zone": zone}
+        how = {"shared": shared, "stall": stall, "rate": rate, "movers": movers}
+        return await self._backend.start_job(
+            JobKind.MIGRATE, target=target, source=source, **who, **how
+        )
+
+    @varlinkmethod(return_parameter="survey")
+    async def Survey(
+        self,
+        *,
+        kind: str,
+        name: str | None = None,
+        nodes: str | None = None,
+        target: str | None = None,
+        source: str | None = None,
+        pid: int | None = None,
+        unit: str | None = None,
+        cgroup: str | None = None,
+        zone: str | None = None,
+        shared: bool | None = None,
+        stall: float | None = None,
+        rate: float | None = None,
+        movers: int | None = None,
+    ) -> SurveyInfo:
+        """Tell what a job would do: kind is "migrate", "move" or "attach", the rest is as there."""
+        who = {"pid": pid, "unit": unit, "cgroup": cgroup, "zone": zone}
+        how = {"shared": shared, "stall": stall, "rate": rate, "movers": movers}
+        return await self._backend.survey(
+            kind, name=name, nodes=nodes, target=target, source=source, **who, **how
+        )
+
+
+class Jobs(VarlinkInterface, name="io.zoned.Jobs"):
+    """What takes long. A job goes on when its caller goes away."""
+
+    errors = (Failed,)
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @varlinkmethod(return_parameter="jobs")
+    async def List(self) -> list[JobInfo]:
+        """List the jobs that run or wait, and the last ones that are over; oldest first."""
+        return await self._backend.list_jobs()
+
+    @varlinkmethod(return_parameter="job")
+    async def Show(self, *, id: int) -> JobInfo:  # noqa: A002 - the name in the protocol
+        """Tell how far a job is, or how it ended."""
+        return await self._backend.show_job(id)
+
+    @varlinkmethod(return_parameter="job")
+    async def Pause(self, *, id: int) -> JobInfo:  # noqa: A002
+        """Have a job stop at its next step, until it is resumed."""
+        return await self._backend.pause_job(id)
+
+    @varlinkmethod(return_parameter="job")
+    async def Resume(self, *, id: int) -> JobInfo:  # noqa: A002
+        """Let a paused job go on."""
+        return await self._backend.resume_job(id)
+
+    @varlinkmethod(return_parameter="job")
+    async def Cancel(self, *, id: int) -> JobInfo:  # noqa: A002
+        """Have a job end; it tidies up first. What was moved stays where it is."""
+        return await self._backend.cancel_job(id)
+
+    @varlinkmethod(return_parameter="job", return_type=JobInfo)
+    async def Watch(self, *, id: int) -> AsyncIterator[AnnotatedResult]:  # noqa: A002
+        """Follow a job: as it is now, whenever it changed, every 5 s, and at last how it ended.
+
+        Without `more` only the last is told. The connection breaks where the daemon stops.
+        """
+        async for job, continues in self._backend.watch_job(id):
+            yield AnnotatedResult({"job": job}, continues=continues)
+
+
+INTERFACES = (Service, Policy, Zones, Memory, Jobs)

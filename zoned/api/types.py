@@ -135,12 +135,80 @@ class StatusInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MoveReport:
-    """What an attach or detach did."""
+class ErrorInfo:
+    """Why a job failed. `code` is stable, as everywhere."""
 
+    code: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobInfo:
+    """One job. Times are seconds since the epoch, rates bytes a second, `eta` seconds."""
+
+    id: int
+    kind: str
+    what: str
+    state: str
+    phase: str
+    total: int
+    done: int
+    left: int
+    """still to be done"""
+    left_behind: int
+    """given up: it stays where it should not be"""
+    rate: float | None
+    eta: float | None
+    outcomes: dict[str, int]
     processes: int
     gone: int
     """processes that ended meanwhile"""
+    longest_call: float
+    """seconds"""
     foreign: int | None
     """bytes that the zone's members use and that are charged elsewhere"""
     notes: list[str]
+    created: float
+    started: float | None
+    ended: float | None
+    error: ErrorInfo | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSurvey:
+    """What processes have on a node, by kind."""
+
+    node: int
+    anonymous: int
+    file: int
+    thp: int
+    hugetlb: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomInfo:
+    """What a target node can take."""
+
+    node: int
+    free: int
+    reclaimable: int
+    promised: int
+    """to zones that do not use it yet"""
+    room: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurveyInfo:
+    """What a move would do (`--dry-run`)."""
+
+    what: str
+    processes: int
+    by_node: list[NodeSurvey]
+    shared: int
+    locked: int
+    to_move: int
+    stays: dict[str, int]
+    rooms: list[RoomInfo]
+    fits: bool
+    seconds: float | None

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 from zoned.errors import UsageError
+from zoned.model.job import JobKind
 from zoned.model.zone import Backing, ZoneSpec
 from zoned.policy import values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 def zone_spec(
@@ -39,3 +41,24 @@ def zone_spec(
         swap=values.swap(swap or "none"),
         users=tuple(values.user(user) for user in users),
     )
+
+
+def job_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was given of a job's parameters. What they mean is the engine's to judge."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{name} is no number: {value}")
+    return given
+
+
+_SURVEYED = (JobKind.MIGRATE, JobKind.MOVE, JobKind.ATTACH)
+
+
+def surveyed_kind(word: str) -> JobKind:
+    """Return the kind of job to look ahead for. Raises UsageError."""
+    for kind in _SURVEYED:
+        if kind.value == word:
+            return kind
+    known = ", ".join(kind.value for kind in _SURVEYED)
+    raise UsageError(f"nothing tells what {word!r} would do", hint=f"this can be asked: {known}")

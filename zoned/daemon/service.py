@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from zoned.daemon.backend import PeerBackend
+from zoned.daemon.jobs import JobDesk
 from zoned.daemon.notify import notify, watchdog_interval
 from zoned.daemon.server import Server
 from zoned.daemon.worker import Worker
 from zoned.engine.engine import Engine
+from zoned.engine.jobs.book import JobBook
+from zoned.engine.jobs.runner import JobRunner
 from zoned.engine.ledger import Ledger
 from zoned.engine.machine import Machine
 from zoned.engine.store import Store
@@ -29,9 +32,6 @@ from zoned.kernel.state_file import lock_folder
 from zoned.kernel.udev import EventMonitor
 from zoned.policy.files import DIRECTORIES
 from zoned.policy.load import load
-
-if TYPE_CHECKING:
-    from zoned.daemon.peer import Peer
 
 _log = logging.getLogger(__name__)
 
@@ -87,11 +87,25 @@ class Service:
     async def _run(self) -> None:
         directories = (self._options.config,) if self._options.config else DIRECTORIES
         engine = Engine(build_machine(self._options), lambda: load(directories))
+        runner = engine.jobs = self._runner(engine)
         # Events first, the first look second: what changes in between is not missed.
         monitor = self._listen_to_events()
         await self._worker.change(engine.start)
-        server = Server(self._options.socket, lambda peer: self._backend(engine, peer))
-        server.start()
+        desk = JobDesk(runner)
+        backend = functools.partial(PeerBackend, engine, self._worker, desk)
+        server = Server(self._options.socket, backend)
+        try:
+            await self._worker.change(runner.resume_all)
+            server.start()
+            await self._until_told(engine)
+        finally:
+            # Jobs first: clients that follow one would keep the server from ending.
+            await self._end_jobs(desk)
+            await server.stop()
+        del monitor
+        _log.info("stopped; zones stay as they are")
+
+    async def _until_told(self, engine: Engine) -> None:
         self._listen_to_signals()
         notify("READY=1", f"STATUS={len(engine.machine.store.zones)} zones")
         _log.info("ready, listening on %s", self._options.socket)
@@ -101,12 +115,16 @@ class Service:
             notify("STOPPING=1")
             for loop in loops:
                 loop.cancel()
-        await server.stop()
-        del monitor
-        _log.info("stopped; zones stay as they are")
 
-    def _backend(self, engine: Engine, peer: Peer) -> PeerBackend:
-        return PeerBackend(engine, self._worker, peer)
+    def _runner(self, engine: Engine) -> JobRunner:
+        """Return what runs jobs. Raises StateDamaged."""
+        book = JobBook(self._options.state or _STATE, boot_id(engine.machine.root))
+        return JobRunner(book, engine.bodies(), self._worker.change_and_wait)
+
+    async def _end_jobs(self, desk: JobDesk) -> None:
+        desk.stop()
+        # They may need the thread that changes the machine to get to where they can stop.
+        await asyncio.to_thread(desk.runner.stop)
 
     def _listen_to_events(self) -> EventMonitor | None:
         try:

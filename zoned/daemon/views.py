@@ -12,7 +12,6 @@ from zoned.api.types import (
     EventsInfo,
     LimitsInfo,
     MemberInfo,
-    MoveReport,
     NodeUsage,
     PressureInfo,
     StatusInfo,
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from zoned.engine.machine import Machine
-    from zoned.engine.units import Moved
     from zoned.model.alert import Alert
     from zoned.model.zone import Events, Group, Limits, Zone
 
@@ -108,17 +106,6 @@ def status(machine: Machine, alerts: Iterable[Alert]) -> StatusInfo:
         ],
         policy_files=list(machine.policy.files),
         alerts=[_alert(alert) for alert in alerts],
-    )
-
-
-def move_report(machine: Machine, name: str, moved: Moved) -> MoveReport:
-    """Return what an attach or detach did, and what is charged elsewhere after it."""
-    group = machine.groups.group(name)
-    return MoveReport(
-        processes=moved.processes,
-        gone=moved.gone,
-        foreign=foreign_bytes(machine.root, group),
-        notes=list(moved.notes),
     )
 
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
+
+from zoned.engine.jobs.control import Suspended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +30,20 @@ class Worker:
         A caller that goes away does not stop it.
         """
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+    def change_and_wait(self, work: Callable[[], _T]) -> _T:
+        """Do as `change` does, for the threads of jobs. Never to be called by the one that changes.
+
+        Raises Suspended where the daemon ends before the work's turn came.
+        """
+        try:
+            future = self._writer.submit(work)
+        except RuntimeError as error:
+            raise Suspended from error
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise Suspended from error
 
     async def look(self, work: Callable[[], _T]) -> _T:
         """Run work that only reads."""

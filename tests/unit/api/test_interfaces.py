@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from zoned.api import types
-from zoned.api.interfaces import INTERFACES, Failed
+from zoned.api.interfaces import INTERFACES, Failed, Jobs, Memory, Zones
+from zoned.model.job import JobKind
 
 if TYPE_CHECKING:
     from asyncvarlink import VarlinkInterface
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 _INTERFACE = re.compile(r"[a-z](-*[a-z0-9])*(\.[A-Za-z0-9](-*[A-Za-z0-9])*)+")
 _MEMBER = re.compile(r"[A-Z][A-Za-z0-9]*")
 _FIELD = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
-_TYPE = re.compile(r"\??(?:\[\])?(\w+)")
+_TYPE = re.compile(r"\??(?:\[(?:string)?\])?(\w+)")
 _STRUCT = r"\(([^()]*)\)"
 _LINES = {
     "type": re.compile(rf"type (\w+) {_STRUCT}"),
@@ -37,10 +39,13 @@ NAMES = {
         "Create",
         "Resize",
         "Destroy",
+        "Move",
         "Attach",
         "Detach",
         "Enter",
     },
+    "io.zoned.Memory": {"Migrate", "Survey"},
+    "io.zoned.Jobs": {"List", "Show", "Pause", "Resume", "Cancel", "Watch"},
 }
 
 
@@ -106,3 +111,61 @@ def test_a_line_of_list_has_the_promised_fields() -> None:
     assert detail[: len(line)] == line
     assert set(detail[len(line) :]) >= {"by_node", "limits", "peak", "pressure", "events", "alerts"}
     assert {field.name for field in dataclasses.fields(types.EventsInfo)} >= {"oom", "max", "high"}
+
+
+class Recorder:
+    """A backend that notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    async def start_job(self, kind: JobKind, **parameters: Any) -> None:
+        given = {name: value for name, value in parameters.items() if value is not None}
+        self.asked.append((kind, given))
+
+    async def survey(self, kind: str, **parameters: Any) -> None:
+        given = {name: value for name, value in parameters.items() if value is not None}
+        self.asked.append((kind, given))
+
+
+HOW = {"stall": 5.0, "rate": 100.0}
+MANY = {**HOW, "movers": 3}
+
+
+@pytest.mark.parametrize(
+    ("interface", "method", "kind", "given"),
+    [
+        (Zones, "Destroy", JobKind.DESTROY, {"name": "db", "drain": "root", "kill": True, **HOW}),
+        (Zones, "Destroy", JobKind.DESTROY, {"name": "db"}),
+        (Zones, "Move", JobKind.MOVE, {"name": "db", "nodes": "1", **MANY}),
+        (Zones, "Attach", JobKind.ATTACH, {"name": "db", "pid": 7, **MANY}),
+        (Zones, "Attach", JobKind.ATTACH, {"name": "db", "unit": "x"}),
+        (Zones, "Detach", JobKind.DETACH, {"name": "db", "cgroup": "/x", **MANY}),
+        (Memory, "Migrate", JobKind.MIGRATE, {"target": "1", "pid": 7}),
+        (
+            Memory,
+            "Migrate",
+            JobKind.MIGRATE,
+            {"target": "1", "source": "0", "unit": "x", "shared": True, **MANY},
+        ),
+        (Memory, "Migrate", JobKind.MIGRATE, {"target": "1", "zone": "db"}),
+        (Memory, "Migrate", JobKind.MIGRATE, {"target": "1", "cgroup": "/x"}),
+        (Memory, "Survey", "move", {"name": "db", "nodes": "1"}),
+        (Memory, "Survey", "migrate", {"target": "1", "source": "0", "shared": True, **MANY}),
+        (Memory, "Survey", "attach", {"pid": 7, "unit": "x", "cgroup": "/x", "zone": "db"}),
+    ],
+)
+def test_what_is_given_is_handed_on(
+    interface: Any, method: str, kind: object, given: dict[str, Any]
+) -> None:
+    backend = Recorder()
+    more = {"kind": kind} if method == "Survey" else {}
+    asyncio.run(getattr(interface(backend), method)(**more, **given))
+    assert backend.asked == [(kind, given)]
+
+
+def test_a_job_has_the_promised_fields() -> None:
+    fields = [field.name for field in dataclasses.fields(types.JobInfo)]
+    assert fields[:7] == ["id", "kind", "what", "state", "phase", "total", "done"]
+    assert {"rate", "eta", "outcomes", "left_behind", "error"} <= set(fields)
+    assert "method Watch(id: int) -> (job: JobInfo)" in Jobs.render_interface_description()

@@ -9,15 +9,35 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.fakes import GIB, World, make_world, started
+from tests.unit.fake_jobs import LIMIT, Work, job_request
+from tests.unit.fakes import BOOT, GIB, World, make_world, started
+from zoned.daemon import backend as backend_module
 from zoned.daemon.backend import PeerBackend
+from zoned.daemon.jobs import JobDesk
 from zoned.daemon.peer import Peer
 from zoned.daemon.worker import Worker
-from zoned.errors import BadSize, Denied, NoSuchZone
+from zoned.engine.jobs.book import JobBook
+from zoned.engine.jobs.runner import JobRunner
+from zoned.errors import (
+    BadSize,
+    Denied,
+    JobOver,
+    NoSuchJob,
+    NoSuchZone,
+    TryLater,
+    UsageError,
+    ZoneBusy,
+)
+from zoned.model.job import JobKind
+from zoned.model.migration import Survey
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from pathlib import Path
+
+    from zoned.engine.engine import Engine
+    from zoned.engine.jobs.control import Body, JobControl
+    from zoned.model.job import JobRequest
 
 ROOT = Peer(pid=7, uid=0, gids=frozenset({0}))
 JO = Peer(pid=7, uid=54321, gids=frozenset({54321}))
@@ -31,18 +51,22 @@ CREATE: dict[str, Any] = {
     "swap": None,
     "users": ["jo"],
 }
-LOOKING = {"status", "list", "show"}
-EVERYTHING = LOOKING | {
-    "reset",
-    "reload",
-    "create",
-    "resize",
-    "destroy",
-    "attach",
-    "detach",
-    "enter",
-}
-WHO: dict[str, Any] = {"pid": 7, "unit": None, "cgroup": None}
+LOOKING = {"status", "list", "show", "jobs", "job", "watch", "survey"}
+KINDS = {kind.value for kind in JobKind}
+EVERYTHING = (
+    LOOKING
+    | KINDS
+    | {
+        "reset",
+        "reload",
+        "create",
+        "resize",
+        "enter",
+        "pause",
+        "resume",
+        "cancel",
+    }
+)
 
 
 @pytest.fixture
@@ -60,9 +84,49 @@ def worker() -> Iterator[Worker]:
 
 
 @pytest.fixture
-def backend_for(world: World, worker: Worker) -> Callable[[Peer], PeerBackend]:
-    engine = started(world)
-    return lambda peer: PeerBackend(engine, worker, peer)
+def engine(world: World) -> Engine:
+    return started(world)
+
+
+@pytest.fixture
+def runner(world: World, worker: Worker, engine: Engine) -> Iterator[JobRunner]:
+    book = JobBook(world.folder / "state", BOOT)
+    runner = engine.jobs = JobRunner(book, engine.bodies(), worker.change_and_wait)
+    yield runner
+    runner.stop()
+
+
+@pytest.fixture
+def backend_for(engine: Engine, worker: Worker, runner: JobRunner) -> Callable[[Peer], PeerBackend]:
+    return lambda peer: PeerBackend(engine, worker, JobDesk(runner), peer)
+
+
+class Asked:
+    """Stands in for how the engine judges what jobs are asked to do."""
+
+    def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.kinds: list[tuple[JobKind, Mapping[str, Any]]] = []
+        self.threads: set[str] = set()
+        self.work: Body = Work()
+        monkeypatch.setattr(engine, "prepare", self.prepare)
+        monkeypatch.setattr(engine, "survey", self.survey)
+
+    def prepare(self, kind: JobKind, parameters: Mapping[str, Any]) -> tuple[JobRequest, Body]:
+        self._note(kind, parameters)
+        return job_request("db", what=kind.value, **parameters), self.work
+
+    def survey(self, kind: JobKind, parameters: Mapping[str, Any]) -> tuple[str, Survey]:
+        self._note(kind, parameters)
+        return f"{kind.value} it", Survey(processes=3)
+
+    def _note(self, kind: JobKind, parameters: Mapping[str, Any]) -> None:
+        self.kinds.append((kind, parameters))
+        self.threads.add(threading.current_thread().name.rpartition("_")[0])
+
+
+@pytest.fixture
+def asked(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    return Asked(engine, monkeypatch)
 
 
 def test_the_life_of_a_zone(world: World, backend_for: Callable[[Peer], PeerBackend]) -> None:
@@ -73,16 +137,13 @@ def test_the_life_of_a_zone(world: World, backend_for: Callable[[Peer], PeerBack
         assert (await backend.resize("db", 2 * GIB)).size == 2 * GIB
         await backend.enter("db")
         assert (await backend.show("db")).members == 1
-        assert (await backend.detach("db", **WHO)).processes == 1
-        assert (await backend.attach("db", **WHO)).processes == 1
         assert (await backend.status()).zones == 1
         await backend.reload()
         with pytest.raises(BadSize):
             await backend.resize("db", 1)
-        await backend.destroy("db", drain="root", kill=None)
-        assert world.groups.where[7] == "/user"
         await backend.create("web", GIB, **CREATE)
         assert await backend.reset() == []
+        assert not world.groups.pids("db")
         with pytest.raises(NoSuchZone):
             await backend.show("web")
 
@@ -98,10 +159,15 @@ def calls(backend: PeerBackend) -> dict[str, Awaitable[object]]:
         "reload": backend.reload(),
         "create": backend.create("db", GIB, **CREATE),
         "resize": backend.resize("db", GIB),
-        "destroy": backend.destroy("db", drain=None, kill=True),
-        "attach": backend.attach("db", **WHO),
-        "detach": backend.detach("db", **WHO),
         "enter": backend.enter("db"),
+        "jobs": backend.list_jobs(),
+        "job": backend.show_job(9),
+        "watch": anext(backend.watch_job(9)),
+        "survey": backend.survey("attach", name="db", pid=7),
+        "pause": backend.pause_job(9),
+        "resume": backend.resume_job(9),
+        "cancel": backend.cancel_job(9),
+        **{kind.value: backend.start_job(kind, name="db", pid=7) for kind in JobKind},
     }
 
 
@@ -112,28 +178,30 @@ async def denied(backend: PeerBackend) -> set[str]:
             await call
         except Denied:
             found.add(name)
-        except NoSuchZone:
+        except (NoSuchZone, NoSuchJob):
             continue
     return found
 
 
 def test_a_stranger_may_do_nothing_and_changes_nothing(
-    world: World, backend_for: Callable[[Peer], PeerBackend]
+    world: World, backend_for: Callable[[Peer], PeerBackend], asked: Asked
 ) -> None:
     async def try_all() -> None:
         assert await denied(backend_for(JO)) == EVERYTHING
         assert not world.groups.made
+        assert not asked.kinds
 
     asyncio.run(try_all())
 
 
 def test_a_reader_may_look(
-    backend_for: Callable[[Peer], PeerBackend], monkeypatch: pytest.MonkeyPatch
+    backend_for: Callable[[Peer], PeerBackend], monkeypatch: pytest.MonkeyPatch, asked: Asked
 ) -> None:
     monkeypatch.setattr("zoned.daemon.peer._group_id", lambda _: 54321)
 
     async def try_all() -> None:
         assert await denied(backend_for(JO)) == EVERYTHING - LOOKING
+        assert [kind for kind, _ in asked.kinds] == [JobKind.ATTACH]
 
     asyncio.run(try_all())
 
@@ -150,53 +218,138 @@ def test_one_whom_the_zone_names_may_enter(
         await backend_for(JO).enter("db")
         assert world.groups.pids("db") == (7,)
         with pytest.raises(Denied):
-            await backend_for(JO).destroy("db", drain="root", kill=None)
+            await backend_for(JO).resize("db", 2 * GIB)
 
     asyncio.run(enter())
 
 
-def test_changes_run_one_after_the_other_and_looks_beside_them(worker: Worker) -> None:
+def test_the_life_of_a_job(backend_for: Callable[[Peer], PeerBackend], asked: Asked) -> None:
+    work = Work()
+    asked.work = work
+
+    async def live() -> None:
+        backend = backend_for(ROOT)
+        job = await backend.start_job(JobKind.ATTACH, name="db", pid=7, unit=None, stall=2.5)
+        assert (job.id, job.kind, job.what) == (1, "migrate", "attach")
+        assert asked.kinds == [(JobKind.ATTACH, {"name": "db", "pid": 7, "stall": 2.5})]
+        assert asked.threads == {"zoned-writer"}
+        with pytest.raises(ZoneBusy):
+            await backend.start_job(JobKind.MOVE, name="db", nodes="1")
+        assert (await backend.pause_job(1)).state == "paused"
+        assert (await backend.resume_job(1)).state == "running"
+        assert [each.id for each in await backend.list_jobs()] == [1]
+        await backend.cancel_job(1)
+        told = [each async for each in backend.watch_job(1)]
+        assert [(info.state, continues) for info, continues in told][-1] == ("cancelled", False)
+        assert (await backend.show_job(1)).state == "cancelled"
+        with pytest.raises(JobOver):
+            await backend.cancel_job(1)
+
+    asyncio.run(live())
+
+
+def test_jobs_can_be_told_while_the_machine_is_being_changed(
+    backend_for: Callable[[Peer], PeerBackend], worker: Worker, asked: Asked
+) -> None:
     begun, go = threading.Event(), threading.Event()
-    order: list[str] = []
 
-    def long_change() -> str:
+    def long_change() -> None:
         begun.set()
-        assert go.wait(20)
-        order.append("first")
-        return threading.current_thread().name
+        assert go.wait(LIMIT)
 
-    def next_change() -> str:
-        order.append("second")
-        return threading.current_thread().name
-
-    async def both() -> None:
-        first = asyncio.create_task(worker.change(long_change))
-        second = asyncio.create_task(worker.change(next_change))
-        assert await worker.look(begun.wait)
-        assert await worker.look(lambda: "seen") == "seen"
-        assert order == []
+    async def tell() -> None:
+        backend = backend_for(ROOT)
+        await backend.start_job(JobKind.MOVE, name="db")
+        busy = asyncio.create_task(worker.change(long_change))
+        assert await worker.look(lambda: begun.wait(LIMIT))
+        assert (await backend.pause_job(1)).state == "paused"
+        await backend.cancel_job(1)
+        assert [each async for each in backend.watch_job(1)][-1][0].state == "cancelled"
         go.set()
-        assert await first == await second != threading.current_thread().name
-        assert order == ["first", "second"]
+        await busy
 
-    asyncio.run(both())
+    asyncio.run(tell())
 
 
-def test_a_caller_that_goes_away_does_not_stop_a_change(worker: Worker) -> None:
-    begun, go, done = threading.Event(), threading.Event(), threading.Event()
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_is_refused(
+    backend_for: Callable[[Peer], PeerBackend], asked: Asked, value: float
+) -> None:
+    async def start() -> None:
+        with pytest.raises(UsageError, match="rate"):
+            await backend_for(ROOT).start_job(JobKind.MOVE, name="db", rate=value)
+        with pytest.raises(UsageError, match="stall"):
+            await backend_for(ROOT).survey("move", name="db", stall=value)
+        assert not asked.kinds
 
-    def change() -> None:
-        begun.set()
-        assert go.wait(20)
-        done.set()
+    asyncio.run(start())
 
-    async def leave() -> None:
-        call = asyncio.create_task(worker.change(change))
-        await worker.look(begun.wait)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
+
+def test_a_look_ahead(backend_for: Callable[[Peer], PeerBackend], asked: Asked) -> None:
+    async def look() -> None:
+        backend = backend_for(ROOT)
+        found = await backend.survey("move", name="db", nodes="1", pid=None)
+        assert (found.what, found.processes, found.fits) == ("move it", 3, True)
+        assert asked.kinds == [(JobKind.MOVE, {"name": "db", "nodes": "1"})]
+        assert asked.threads == {"zoned-reader"}
+        for kind in ("destroy", "detach", "dance", ""):
+            with pytest.raises(UsageError, match="nothing tells"):
+                await backend.survey(kind, name="db")
+
+    asyncio.run(look())
+
+
+def test_a_reset_ends_all_jobs_first(
+    backend_for: Callable[[Peer], PeerBackend],
+    engine: Engine,
+    runner: JobRunner,
+    asked: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    reset = engine.reset
+
+    def watched() -> list[str]:
+        seen.append(runner.unfinished)
+        return reset()
+
+    def body(control: JobControl) -> None:
+        try:
+            control.wait(1000)
+        finally:
+            # The job tidies up in the very thread that the reset will need.
+            control.change(lambda: seen.append((99,)))
+
+    monkeypatch.setattr(engine, "reset", watched)
+    asked.work = body
+
+    async def start() -> None:
+        backend = backend_for(ROOT)
+        await backend.start_job(JobKind.MOVE, name="db")
+        assert await backend.reset() == []
+        assert seen == [(99,), ()]
+        assert (await backend.show_job(1)).state == "cancelled"
+
+    asyncio.run(start())
+
+
+def test_a_reset_that_a_job_stands_in_the_way_of(
+    backend_for: Callable[[Peer], PeerBackend],
+    engine: Engine,
+    asked: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backend_module, "LAST_JOBS", 0.01)
+    monkeypatch.setattr(engine, "reset", lambda: pytest.fail("it was reset all the same"))
+    go = threading.Event()
+    asked.work = lambda _: None if go.wait(LIMIT) else pytest.fail("too late")
+
+    async def start() -> None:
+        backend = backend_for(ROOT)
+        await backend.start_job(JobKind.MOVE, name="db")
+        with pytest.raises(TryLater, match="do not end: 1"):
+            await backend.reset()
         go.set()
-        assert await worker.look(lambda: done.wait(20))
+        assert [each async for each in backend.watch_job(1)][-1][0].state == "done"
 
-    asyncio.run(leave())
+    asyncio.run(start())

@@ -62,6 +62,7 @@ def test_nobody_listens(
         (None, None, None),
         ("30000000", "me", None),
     ],
+    ids=["for-all", "for-me", "for-another", "none", "words", "nothing", "for-words"],
 )
 def test_watchdog(
     monkeypatch: pytest.MonkeyPatch, usec: str | None, pid: str | None, seconds: float | None

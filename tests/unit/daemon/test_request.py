@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from zoned.daemon.request import zone_spec
+from zoned.daemon.request import job_parameters, surveyed_kind, zone_spec
 from zoned.errors import BadInput, BadList, BadName, BadSize, UsageError
+from zoned.model.job import JobKind
 from zoned.model.zone import Backing, ZoneSpec
 
 GIB = 1 << 30
@@ -75,3 +76,23 @@ def test_everything() -> None:
 def test_mistakes(change: dict[str, Any], error: type[BadInput]) -> None:
     with pytest.raises(error):
         zone_spec(**PLAIN | change)
+
+
+def test_what_was_given_of_a_job() -> None:
+    given = {"name": "db", "pid": None, "kill": False, "stall": 0.5, "movers": 0}
+    assert job_parameters(given) == {"name": "db", "kill": False, "stall": 0.5, "movers": 0}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number(value: float) -> None:
+    with pytest.raises(UsageError, match="rate is no number"):
+        job_parameters({"name": "db", "rate": value})
+
+
+def test_what_can_be_looked_at_ahead() -> None:
+    kinds = [surveyed_kind(word) for word in ("migrate", "move", "attach")]
+    assert kinds == [JobKind.MIGRATE, JobKind.MOVE, JobKind.ATTACH]
+    for word in ("detach", "destroy", "", "MOVE"):
+        with pytest.raises(UsageError) as error:
+            surveyed_kind(word)
+        assert "migrate, move, attach" in error.value.hint

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.fake_sys import write
+from tests.unit.fake_jobs import at_once
 from tests.unit.fakes import GIB, MIB, FakeUnits, World, make_world, started
 from zoned import __version__
 from zoned.api.types import CapacityInfo, EventsInfo, LimitsInfo, MemberInfo, NodeUsage
 from zoned.daemon import views
-from zoned.engine.units import Moved
+from zoned.engine import units
+from zoned.engine.jobs.control import JobControl
 from zoned.errors import NoSuchZone, ZonedError
 from zoned.model.alert import Alert, AlertCode
+from zoned.model.job import JobKind
 from zoned.model.policy import Policy, SystemReserve
 from zoned.model.zone import Backing, Group, Pressure, ZoneSpec
 
@@ -42,9 +44,8 @@ def engine(world: World) -> Engine:
     engine.create(ZoneSpec(name="db", size=GIB, nodes="0", users=("jo",)))
     group = world.groups.made["db"]
     group.used, group.oom_kill, group.by_node = 5 * MIB, 3, {0: 4 * MIB, 1: MIB}
-    world.add_process(7, "/user")
-    engine.attach("db", pid=7, unit=None, cgroup=None)
-    engine.attach("db", pid=None, unit="x", cgroup=None)
+    world.add_process(7, "/zone/db")
+    units.attach(engine.machine, "db", "x.service")
     return engine
 
 
@@ -136,18 +137,6 @@ def test_status(engine: Engine, world: World) -> None:
     assert views.status(engine.machine, [WEAK]).ok is False
 
 
-def test_a_report_of_a_move(engine: Engine, world: World) -> None:
-    world.groups.made["db"].anon = 0
-    write(world.folder, {"proc/7/status": "Tgid:\t7\nUid:\t0\nRssAnon:\t2048 kB"})
-    report = views.move_report(engine.machine, "db", Moved(processes=1, gone=2, notes=("n",)))
-    assert (report.processes, report.gone, report.foreign, report.notes) == (
-        1,
-        2,
-        2 * MIB,
-        ["n"],
-    )
-
-
 def test_looking_runs_beside_changing(engine: Engine) -> None:
     """Readers see one zone or none of it, whatever the writer does meanwhile."""
     stop, problems = threading.Event(), list[BaseException]()
@@ -170,7 +159,8 @@ def test_looking_runs_beside_changing(engine: Engine) -> None:
     for _ in range(20):
         engine.create(ZoneSpec(name="new", size=GIB))
         engine.resize("new", GIB // 2)
-        engine.destroy("new", drain=None, kill=False)
+        _, destroy = engine.prepare(JobKind.DESTROY, {"name": "new"})
+        destroy(JobControl(at_once, lambda: None))
     stop.set()
     for reader in readers:
         reader.join()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zoned.cli.output import Format, Row, Table, columns, emit, output_option
+from zoned.cli.output import Format, Row, Table, columns, counted, emit, output_option
 from zoned.cli.talk import Session, call, pass_session
 from zoned.errors import Partial, UsageError, by_code
 from zoned.model.alert import AlertCode
@@ -58,12 +58,13 @@ def status(session: Session, output: Format) -> None:
 def _verdict(found: StatusInfo) -> str:
     protection = "" if found.protects else ", without hard protection"
     facts = (
-        f"zoned {found.version}: {found.zones} zones, {found.members} members,"
+        f"zoned {found.version}: {counted(found.zones, 'zone')},"
+        f" {counted(found.members, 'member')},"
         f" cgroups by {found.cgroups} at {found.group}{protection}"
     )
     if found.ok:
         return f"{facts}; all is well"
-    return f"{facts}; {len(found.alerts)} alerts (zonectl explain CODE tells more)"
+    return f"{facts}; {counted(len(found.alerts), 'alert')} (zonectl explain CODE tells more)"
 
 
 @click.command()

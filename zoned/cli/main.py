@@ -52,9 +52,13 @@ _COMMANDS = _OnDemand(
         "create": "zoned.cli.zones:create",
         "resize": "zoned.cli.zones:resize",
         "destroy": "zoned.cli.zones:destroy",
+        "move": "zoned.cli.migrate:move",
         "run": "zoned.cli.members:run",
         "attach": "zoned.cli.members:attach",
         "detach": "zoned.cli.members:detach",
+        "migrate": "zoned.cli.migrate:migrate",
+        "jobs": "zoned.cli.jobs:jobs",
+        "job": "zoned.cli.jobs:job",
         "blocks": "zoned.cli.topology:blocks",
         "check": "zoned.cli.policy:check",
         "schema": "zoned.cli.policy:schema",
@@ -84,6 +88,7 @@ def cli(context: click.Context, socket: Path) -> None:
     zonectl create db --size 64GiB --nodes 2      a zone of its own for a database
     zonectl run db -- postgres -D /srv/db         start it there
     zonectl attach db --pid 4711                  or move a running program in
+    zonectl move db --nodes 3                     move the zone and its memory elsewhere
     zonectl status                                is all well?
 
     zoned-zones(7) tells what a zone promises and what Linux cannot promise.

@@ -3,27 +3,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from zoned.cli.output import Format, Row, Table, columns, emit, output_option
+from zoned.cli.follow import run_job
+from zoned.cli.migrate import survey
+from zoned.cli.options import (
+    dry_run_option,
+    movers_option,
+    no_wait_option,
+    pace_options,
+    require_one,
+    what_options,
+)
+from zoned.cli.output import Format, output_option
 from zoned.cli.talk import Session, call, pass_session
 from zoned.errors import UsageError
 from zoned.kernel.own import initial_environment
 from zoned.kernel.root import Root
-from zoned.units import format_size
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from zoned.api.types import MoveReport
 
 _NOT_FOUND = 127
 _NOT_RUNNABLE = 126
@@ -73,52 +76,58 @@ def _become(program: str, command: tuple[str, ...]) -> None:
         sys.exit(_NOT_RUNNABLE)
 
 
-def _what_option(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--cgroup", help="All processes of a cgroup, by its path."),
-        click.option("--unit", help="A running unit of systemd, e.g. postgresql.service."),
-        click.option("--pid", type=click.IntRange(1), help="One process."),
-    ):
-        command = option(command)
-    return command
-
-
 @click.command()
 @click.argument("name")
-@_what_option
+@what_options
+@pace_options
+@movers_option
+@dry_run_option
+@no_wait_option
 @output_option
 @pass_session
-def attach(session: Session, name: str, output: Format, **what: Any) -> None:
+def attach(
+    session: Session, name: str, output: Format, *, dry_run: bool, no_wait: bool, **given: Any
+) -> None:
     """Make a running process, unit or cgroup a member of the zone NAME.
 
-    Pages move to the zone's nodes; what they are charged to does not change, and is shown as
-    foreign bytes. A unit is confined to the zone's nodes now and starts in the zone next time.
+    Pages move to the zone's nodes while it runs; what they are charged to does not change, and is
+    shown as foreign bytes. A unit is confined to the zone's nodes now and starts in the zone next
+    time.
     """
-    _require_one(what)
-    report = call(session, "Zones", "Attach", doing=f"attaching to zone {name}", name=name, **what)
-    _report(report, output, f"attached to zone {name}")
+    require_one(given)
+    if dry_run:
+        survey(session, output, "attach", no_wait=no_wait, name=name, **given)
+        return
+    run_job(
+        session,
+        "Zones",
+        "Attach",
+        output=output,
+        no_wait=no_wait,
+        doing=f"attaching to zone {name}",
+        name=name,
+        **given,
+    )
 
 
 @click.command()
 @click.argument("name")
-@_what_option
+@what_options
+@pace_options
+@movers_option
+@no_wait_option
 @output_option
 @pass_session
-def detach(session: Session, name: str, output: Format, **what: Any) -> None:
+def detach(session: Session, name: str, output: Format, *, no_wait: bool, **given: Any) -> None:
     """Put a member of the zone NAME back to where it came from."""
-    _require_one(what)
-    report = call(
-        session, "Zones", "Detach", doing=f"detaching from zone {name}", name=name, **what
+    require_one(given)
+    run_job(
+        session,
+        "Zones",
+        "Detach",
+        output=output,
+        no_wait=no_wait,
+        doing=f"detaching from zone {name}",
+        name=name,
+        **given,
     )
-    _report(report, output, f"detached from zone {name}")
-
-
-def _require_one(what: dict[str, Any]) -> None:
-    if sum(value is not None for value in what.values()) != 1:
-        raise UsageError("name one of --pid, --unit and --cgroup")
-
-
-def _report(report: MoveReport, output: Format, what: str) -> None:
-    rows: list[Row] = [[what, report.processes, report.gone, format_size(report.foreign)]]
-    heads = columns("DONE", ">PROCESSES", ">ENDED MEANWHILE", ">FOREIGN BYTES")
-    emit(output, dataclasses.asdict(report), Table(columns=heads, rows=rows), notes=report.notes)

@@ -69,6 +69,23 @@ def columns(*titles: str) -> tuple[Column, ...]:
     return tuple(Column(title=t.removeprefix(">"), right=t.startswith(">")) for t in titles)
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return e.g. ``1 zone``, ``2 zones``; `plural` where it is not the noun with an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people read it: ``9.3 ms``, ``4.1 s``, ``2 min 5 s``, ``3 h 2 min``."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def output_option(command: Callable[P, R]) -> Callable[P, R]:
     """Give a command `-o table|json|yaml` and `--json`; it receives a Format as `output`."""
 

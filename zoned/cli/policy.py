@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zoned.cli.output import Format, emit, output_option
+from zoned.cli.output import Format, counted, emit, output_option
 
 if TYPE_CHECKING:
     from zoned.policy.files import Source
@@ -44,10 +44,9 @@ def check(files: tuple[str, ...], output: Format) -> None:
     found = [read(path, problems) for path in in_force(folders, problems)]
     found += [_named(name, problems) for name in files if not _is_folder(Path(name))]
     policy = build([source for source in found if source is not None], problems)
-    count = len(policy.zones)
     zones = [{"name": name, "source": source} for name, source in policy.sources.items()]
     data = {"files": list(policy.files), "zones": zones}
-    emit(output, data, notes=[f"ok: {count} zone{'' if count == 1 else 's'}"])
+    emit(output, data, notes=[f"ok: {counted(len(policy.zones), 'zone')}"])
 
 
 @click.command()

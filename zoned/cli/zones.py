@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoned.cli.follow import run_job
+from zoned.cli.options import no_wait_option, pace_options
 from zoned.cli.output import Format, Row, Table, columns, emit, output_option
 from zoned.cli.talk import Session, call, pass_session
 from zoned.idset import format_ids
@@ -142,23 +144,29 @@ def resize(session: Session, name: str, size: str, output: Format) -> None:
 @click.argument("name")
 @click.option("--drain", metavar="ZONE|root", help="Move members there first.")
 @click.option("--kill", is_flag=True, help="End all members first (SIGKILL).")
+@pace_options
+@no_wait_option
+@output_option
 @pass_session
-def destroy(session: Session, name: str, drain: str | None, *, kill: bool) -> None:
+def destroy(
+    session: Session, name: str, output: Format, *, kill: bool, no_wait: bool, **given: Any
+) -> None:
     """Destroy the zone NAME.
 
     A zone with members is not destroyed unless you say what becomes of them: `--drain root` puts
     them back to where they came from, `--drain ZONE` into another zone, `--kill` ends them.
     """
-    call(
+    run_job(
         session,
         "Zones",
         "Destroy",
+        output=output,
+        no_wait=no_wait,
         doing=f"destroying zone {name}",
         name=name,
-        drain=drain,
         kill=kill or None,
+        **given,
     )
-    click.echo(f"zone {name} is destroyed")
 
 
 def _done(detail: ZoneDetail, output: Format, what: str) -> None:

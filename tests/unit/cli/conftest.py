@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import sys
 import threading
@@ -12,11 +13,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.unit.cli.fake_client import FakeDaemon
 from tests.unit.fakes import FakeUnits, World, make_world, started
 from zoned.cli import main as main_module
 from zoned.daemon.backend import PeerBackend
+from zoned.daemon.jobs import JobDesk
 from zoned.daemon.server import Server
 from zoned.daemon.worker import Worker
+from zoned.engine.jobs.book import JobBook
+from zoned.engine.jobs.runner import JobRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,13 +88,18 @@ def daemon(tmp_path: Path, zonectl: Callable[..., Ran]) -> Iterator[Daemon]:
     engine, worker = started(world), Worker()
     socket = tmp_path / "socket"
     loop = asyncio.new_event_loop()
-    server = Server(socket, lambda peer: PeerBackend(engine, worker, peer))
+    book = JobBook(tmp_path / "state", "boot")
+    runner = engine.jobs = JobRunner(book, engine.bodies(), worker.change_and_wait)
     ready, stop = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
+        desk = JobDesk(runner)
+        server = Server(socket, functools.partial(PeerBackend, engine, worker, desk))
         server.start()
         ready.set()
         await stop.wait()
+        desk.stop()
+        await asyncio.to_thread(runner.stop)
         await server.stop()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
@@ -100,3 +110,15 @@ def daemon(tmp_path: Path, zonectl: Callable[..., Ran]) -> Iterator[Daemon]:
     thread.join()
     worker.stop()
     loop.close()
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDaemon]:
+    """Return the script of a daemon that zonectl talks to in place of any other."""
+    scripted, before = FakeDaemon(), set(threading.enumerate())
+    monkeypatch.setattr("zoned.api.client.Client", scripted.client)
+    yield scripted
+    scripted.over.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(20)
+        assert not thread.is_alive()

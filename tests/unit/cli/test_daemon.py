@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def test_status_of_a_machine_that_is_well(daemon: Daemon) -> None:
     daemon.well("create", "db", "--size", "1GiB", "--nodes", "0")
     text = daemon.well("status")
-    assert "1 zones, 0 members, cgroups by v2 at /zone; all is well" in text
+    assert ": 1 zone, 0 members, cgroups by v2 at /zone; all is well" in text
     shown = json.loads(daemon.well("status", "-o", "json"))
     assert (shown["ok"], shown["zones"], shown["protects"], shown["alerts"]) == (True, 1, True, [])
     assert [node["reserved"] for node in shown["nodes"]] == [GIB, 0]
@@ -33,7 +33,7 @@ def test_status_of_a_machine_that_is_not(daemon: Daemon) -> None:
     found = daemon.zonectl("status")
     assert found.status == 1
     assert "weak-protection" in found.out
-    assert "without hard protection; 1 alerts (zonectl explain CODE tells more)" in found.out
+    assert "without hard protection; 1 alert (zonectl explain CODE tells more)" in found.out
     assert json.loads(daemon.zonectl("status", "--json").out)["ok"] is False
 
 

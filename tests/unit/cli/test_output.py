@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from zoned.cli.output import Format, Table, columns, emit, output_option, plain
+from zoned.cli.output import Format, Table, columns, counted, duration, emit, output_option, plain
 
 DATA = {"name": "db", "size": 268435456, "peak": None, "nodes": [0, 2], "full": False}
 TABLE = Table(
@@ -72,6 +72,31 @@ def test_a_title_stands_above() -> None:
 def test_a_row_that_fits_no_columns_is_a_defect() -> None:
     with pytest.raises(ValueError, match="zip"):
         plain(Table(columns=columns("A", "B"), rows=[["x"]]))
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(number, "zone") for number in (0, 1, 2)] == ["0 zones", "1 zone", "2 zones"]
+    assert counted(1, "process", "processes") == "1 process"
+    assert counted(3, "process", "processes") == "3 processes"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 ms"),
+        (0.00025, "0.25 ms"),
+        (0.0093, "9.3 ms"),
+        (0.9994, "999 ms"),
+        (0.9996, "1.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 0 s"),
+        (125, "2 min 5 s"),
+        (3599.6, "1 h 0 min"),
+        (10979, "3 h 2 min"),
+    ],
+)
+def test_times_as_people_read_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_an_unknown_format_is_a_usage_error() -> None:

@@ -130,7 +130,7 @@ def test_resize_and_destroy(daemon: Daemon) -> None:
     assert daemon.well("resize", "db", "2GiB") == "zone db is resized: 2GiB on node 0, reserve\n"
     shown = json.loads(daemon.well("resize", "db", "1GiB", "-o", "json"))
     assert (shown["size"], shown["limits"]["max"]) == (GIB, GIB)
-    assert daemon.well("destroy", "db") == "zone db is destroyed\n"
+    daemon.well("destroy", "db")
     assert not daemon.world.groups.made
 
 

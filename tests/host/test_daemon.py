@@ -58,7 +58,7 @@ def test_list_and_show_have_the_promised_fields(db: Daemon) -> None:
 def test_status_tells_of_the_machine(daemon: Daemon) -> None:
     assert "all is well" in daemon.well("status")
     daemon.well("create", "db", "--size", "64MiB", "--backing", "limit")
-    assert "1 zones" in daemon.well("status")
+    assert "1 zone," in daemon.well("status")
 
 
 @pytest.mark.parametrize(

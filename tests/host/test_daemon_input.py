@@ -93,7 +93,8 @@ def test_processes_that_end_meanwhile(unchanged: Daemon) -> None:
             connection.sendall(request("Zones.Attach", name="db", pid=process.pid))
             found = reply(connection)
             code = found.get("parameters", {}).get("code")
-            assert code == "no-such-process" or "error" not in found
+            # Attaching takes a moment: the one before may still be at it.
+            assert code in {"no-such-process", "zone-busy"} or "error" not in found
             process.wait(LIMIT)
     assert unchanged.show("db")["members"] == 0
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from zoned.model.job import Job
     from zoned.model.migration import Survey
 
-LEAST = 0.1
-"""Seconds between two words about the same job to the same client."""
+LEAST = 0.25
+"""Seconds between two words about the same job to the same client, unless it is over."""
 
 LOOK = 1.0
 """Seconds after which a job that runs is looked at again: its rate changes by itself."""
@@ -60,8 +60,18 @@ class JobDesk:
                     yield info, not over
                     if over:
                         return
-                    await asyncio.sleep(LEAST)
+                    await self._rest(number, changed)
                 await _within(changed, LOOK)
+
+    async def _rest(self, number: int, changed: asyncio.Event) -> None:
+        """Let the least time between two words pass, or less where the job is over before."""
+        end = self._loop.time() + LEAST
+        while not self._stopping and number in self.runner.unfinished:
+            left = end - self._loop.time()
+            if left <= 0:
+                return
+            changed.clear()
+            await _within(changed, left)
 
     async def all_over(self, seconds: float) -> bool:
         """Wait until no job is left, so long at most; return whether that came to be."""

@@ -248,3 +248,28 @@ def test_silence_is_ended_but_not_while_a_call_runs(
         assert await busy.ended()
 
     run(tmp_path, body)
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (ConnectionResetError(104, "reset by peer"), False),
+        (BrokenPipeError(32, "broken pipe"), False),
+        (OSError(5, "input/output error"), True),
+    ],
+)
+def test_only_what_is_no_hanging_up_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: OSError, *, logged: bool
+) -> None:
+    """Which of the two errors a client's going away makes is a matter of microseconds."""
+
+    async def body(bench: Bench) -> None:
+        talk = await bench.talk()
+        assert "parameters" in await talk.ask("Zones.List")
+        (transport,) = bench.server._open
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        sent.set_exception(error)
+        transport.get_protocol()._on_message_sent(sent)
+
+    run(tmp_path, body)
+    assert ("Sending reply failed" in caplog.text) is logged

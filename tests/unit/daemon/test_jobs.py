@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -156,30 +157,39 @@ def test_a_follower_hears_of_each_state_and_of_the_last_once(bench: Bench) -> No
     run(body)
 
 
-def test_nobody_is_told_more_often_than_ten_times_a_second(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    order: list[float | str] = []
-    sleep = asyncio.sleep
-
-    async def noted(seconds: float) -> None:
-        order.append(seconds)
-        await sleep(0)
+def test_nobody_is_told_more_often_than_that(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    least = 0.05
+    monkeypatch.setattr(jobs_module, "LEAST", least)
 
     async def body() -> None:
         desk = JobDesk(bench.runner)
         number, work = bench.started()
-        monkeypatch.setattr(asyncio, "sleep", noted)
-        async for info, continues in desk.watch(number):
-            order.append(info.state)
-            if len(order) > 4 and continues:
-                work.end()
-            else:
-                work.move()
+        clock = asyncio.get_running_loop().time
+        times = []
+        async for _, continues in desk.watch(number):
+            times.append(clock())
+            if len(times) > 3 and continues:
+                break
+            work.move()
+        assert all(later - time >= least for time, later in itertools.pairwise(times))
 
     run(body)
-    assert order[-1] == "done"
-    assert order[:-1] == [*["running", 0.1] * (len(order) // 2)]
+
+
+def test_the_end_is_told_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "LEAST", 3600.0)
+
+    async def body() -> None:
+        desk = JobDesk(bench.runner)
+        number, work = bench.started()
+        states = []
+        async for info, continues in desk.watch(number):
+            states.append(info.state)
+            if continues:
+                work.end()
+        assert states == ["running", "done"]
+
+    run(body)
 
 
 def test_a_job_at_which_nothing_happens_is_told_of_all_the_same(

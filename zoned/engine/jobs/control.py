@@ -14,7 +14,7 @@ from zoned.model.migration import Outcome
 
 T = TypeVar("T")
 
-_NOTIFY = 0.1
+_NOTIFY = 0.25
 """Seconds between two words to those who watch, unless it is a new phase."""
 
 _WINDOW = 5.0

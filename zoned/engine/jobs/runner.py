@@ -119,7 +119,7 @@ class JobRunner:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have a function called at each change of a job; return what ends that.
 
-        It is called with no lock held, and not much more than ten times a second for each job.
+        It is called with no lock held, and not much more than four times a second for each job.
         """
         with self._lock:
             self._listeners = (*self._listeners, listener)

@@ -89,24 +89,52 @@ def move_batch(
 
     Raises KernelRefused where the kernel does not let this process be moved there at all.
     """
-    status = np.full(len(addresses), NOT_TRIED, np.int32)
-    todo = np.arange(len(addresses))
-    longest = busy = 0.0
-    while len(todo):
-        part = np.empty(len(todo), np.int32)
-        begin, worked = time.monotonic(), time.thread_time()
-        failed = _try(call, pid, addresses[todo], targets[todo], part, flags)
-        busy = max(busy, time.thread_time() - worked)
-        longest = max(longest, time.monotonic() - begin)
-        if not failed and len(todo) == len(status) and (part == targets).all():
-            return Result(status=part, seconds=longest, busy=busy, all_moved=True)
+    status = np.empty(len(addresses), np.int32)
+    clock = _Clock()
+    with clock:
+        failed = _try(call, pid, addresses, targets, status, flags)
+    if not failed and np.array_equal(status, targets):
+        return clock.result(status, all_moved=True)
+    todo, part = np.arange(len(addresses)), status
+    while True:
         if failed in _GONE:
             status[todo] = np.where(part >= 0, part, -errno.ESRCH)
-            return Result(status=status, seconds=longest, busy=busy, ended=True)
+            return clock.result(status, ended=True)
         _ask_again(pid, addresses[todo], targets[todo], part, no_memory=failed == errno.ENOMEM)
         status[todo] = part
         todo = todo[part == NOT_TRIED]
-    return Result(status=status, seconds=longest, busy=busy)
+        if not len(todo):
+            return clock.result(status)
+        part = np.empty(len(todo), np.int32)
+        with clock:
+            failed = _try(call, pid, addresses[todo], targets[todo], part, flags)
+
+
+class _Clock:
+    """Takes the times of calls, and keeps the longest."""
+
+    def __init__(self) -> None:
+        self._seconds = self._busy = 0.0
+
+    def __enter__(self) -> None:
+        self._begin = time.monotonic(), time.thread_time()
+
+    def __exit__(self, *_: object) -> None:
+        begin, worked = self._begin
+        self._busy = max(self._busy, time.thread_time() - worked)
+        self._seconds = max(self._seconds, time.monotonic() - begin)
+
+    def result(
+        self, status: NDArray[np.int32], *, ended: bool = False, all_moved: bool = False
+    ) -> Result:
+        """Return what came of the calls."""
+        return Result(
+            status=status,
+            seconds=self._seconds,
+            busy=self._busy,
+            ended=ended,
+            all_moved=all_moved,
+        )
 
 
 def _try(

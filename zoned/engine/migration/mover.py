@@ -135,7 +135,7 @@ class Mover:
         result = move_batch(work.process.pid, work.addresses[part], work.targets[part], work.flags)
         self._pacer.learn(work.folio, part.stop - part.start, result.busy)
         self._costs.batches.learn(size, result.seconds)
-        self._account(work, part, result)
+        self._account(work, part, size, result)
 
     def _ready(self, size: int) -> None:
         """Wait for the turn of `size` bytes. Raises Cancelled, Suspended."""
@@ -168,14 +168,15 @@ class Mover:
         return frozenset(node for node in now if node >= 0) - self._move.route.nodes
 
     def _account_status(self, work: Work, status: NDArray[np.int32], seconds: float) -> None:
-        self._account(work, slice(0, len(work.addresses)), Result(status=status, seconds=seconds))
+        result = Result(status=status, seconds=seconds)
+        self._account(work, slice(0, len(work.addresses)), int(work.sizes.sum()), result)
 
-    def _account(self, work: Work, part: slice, result: Result) -> None:
+    def _account(self, work: Work, part: slice, size: int, result: Result) -> None:
         self._control.called(result.seconds)
-        addresses, sizes = work.addresses[part], work.sizes[part]
         if result.all_moved:
-            self._deal(work, int(sizes.sum()))
+            self._deal(work, size)
             return
+        addresses, sizes = work.addresses[part], work.sizes[part]
         for mask, outcome in result.outcomes(work.targets[part]):
             if not mask.any():
                 continue

@@ -12,6 +12,7 @@ _FIRST_BYTES = 64 * PAGE
 _LEAST_BYTES = 64 * PAGE
 """Below that the fixed cost of a call is nearly all of it: it drains lists on every CPU."""
 _MOST_BYTES = 65536 * PAGE
+_EVERY = 4
 _MARGIN = 0.7
 """The part of the bound that is aimed at: calls vary."""
 
@@ -31,11 +32,21 @@ class Pacer:
         self._bound = bound
         self._lines: dict[int, Line] = {}
         self._sizes: dict[int, int] = {}
+        self._calls: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def batch(self, folio: int) -> int:
-        """Return how many folios of this many bytes to move in the next call; at least one."""
-        return max(1, self._sizes.get(folio, _FIRST_BYTES) // folio)
+        """Return how many folios of this many bytes to move in the next call; at least one.
+
+        Now and then it is another number than before: from calls of one size alone nobody can
+        tell which part of their time grows with the size.
+        """
+        with self._lock:
+            self._calls[folio] = calls = self._calls.get(folio, 0) + 1
+            size = self._sizes.get(folio, _FIRST_BYTES)
+            if calls % _EVERY == 0:
+                size = size // 2 if size > _LEAST_BYTES else size * 2
+        return max(1, size // folio)
 
     def learn(self, folio: int, count: int, seconds: float) -> None:
         """Take note of how long a call for `count` folios worked (its processor's time)."""

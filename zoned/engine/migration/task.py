@@ -17,7 +17,7 @@ from zoned.engine.migration.preview import preview
 from zoned.engine.migration.sight import Sight
 from zoned.errors import NoRoom
 from zoned.kernel.page_flags import KPF_HUGE, KPF_LOCKED, KPF_LRU, KPF_WRITEBACK
-from zoned.kernel.process import alive
+from zoned.kernel.pidfd import Watch
 from zoned.model.migration import Outcome
 
 if TYPE_CHECKING:
@@ -54,19 +54,19 @@ def move_pages(machine: Machine, control: JobControl, move: Move) -> None:
     Raises Cancelled and Suspended with the account complete up to then; KernelRefused,
     Unsupported, and what the move's check raises.
     """
-    with Eyes(machine.root) as eyes:
-        _Task(machine, control, move, eyes).run()
+    with Eyes(machine.root) as eyes, Watch(machine.root) as watch:
+        _Task(machine, control, move, eyes, watch).run()
 
 
 class _Task:
-    def __init__(self, machine: Machine, control: JobControl, move: Move, eyes: Eyes) -> None:
-        self._machine = machine
+    def __init__(
+        self, machine: Machine, control: JobControl, move: Move, eyes: Eyes, watch: Watch
+    ) -> None:
+        self._watch = watch
         self._control = control
         self._move = move
         self._eyes = eyes
-        self._mover = Mover(
-            move, control, machine.costs, lambda process: alive(machine.root, process)
-        )
+        self._mover = Mover(move, control, machine.costs, watch.alive)
         self._expected: dict[int, int] = {}
         """pid -> bytes that it had to move, as far as they were seen"""
         self._most = 0
@@ -102,7 +102,7 @@ class _Task:
             self._control.phase("moving" if number == 1 else f"moving the rest, pass {number}")
             moved = self._mover.move(sight)
             # What others map too was asked of those that ended.
-            ended = any(not self._is_alive(seen.process) for seen in sight.seen)
+            ended = any(not self._watch.alive(seen.process) for seen in sight.seen)
             if not moved and not self._mover.refused and not ended:
                 return sight  # nothing of it may move
             sight = self._look()
@@ -139,7 +139,7 @@ class _Task:
 
     def _close(self, sight: Sight) -> None:
         """Account for what is left behind, and for processes that ended."""
-        gone = [each for each in self._processes.values() if not self._is_alive(each)]
+        gone = [each for each in self._processes.values() if not self._watch.alive(each)]
         left = 0
         for seen, folios, may in sight.left():
             if seen.process in gone:
@@ -158,9 +158,6 @@ class _Task:
         told = sum(size for what, size in now.outcomes.items() if what is not Outcome.THERE)
         lost = self._expected[process.pid] - self._mover.dealt.get(process.pid, 0)
         return max(0, min(lost, self._most - told))
-
-    def _is_alive(self, process: Process) -> bool:
-        return alive(self._machine.root, process)
 
     def _reasons(
         self, seen: Seen, folios: Folios, may: NDArray[np.bool_]

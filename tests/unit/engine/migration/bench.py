@@ -12,6 +12,7 @@ from zoned.engine.migration import batch, look, mover, task
 from zoned.engine.migration.plan import Move, Pace
 from zoned.engine.migration.route import Route
 from zoned.engine.migration.task import move_pages
+from zoned.kernel.pidfd import Watch
 from zoned.model.migration import Sharing
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def connect(bench: Bench, patch: pytest.MonkeyPatch) -> None:
         return batch.move_batch(pid, addresses, targets, flags, kernel.move_pages)
 
     patch.setattr(task, "Eyes", kernel.eyes)
-    patch.setattr(task, "alive", lambda _, process: kernel.alive(process))
+    patch.setattr(Watch, "alive", lambda _, process: kernel.alive(process))
     patch.setattr(look, "move_pages_raw", kernel.move_pages)
     patch.setattr(mover, "move_batch", move_batch)
     patch.setattr(mover, "migrate_pages", kernel.migrate_pages)

@@ -14,9 +14,7 @@ def settle(pacer: Pacer, slope: float, *, fixed: float = 0.0, folio: int = PAGE)
     """Let it learn from a machine; return the seconds that grow with the batch it comes to."""
     for _ in range(60):
         count = pacer.batch(folio)
-        # Also smaller ones, as at the end of a list: else nothing tells the fixed part.
-        for some in (count, max(1, count // 3)):
-            pacer.learn(folio, some, fixed + slope * some * folio)
+        pacer.learn(folio, count, fixed + slope * count * folio)
     return slope * pacer.batch(folio) * folio
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.engine.migration.bench import HUGE, A, B
 from tests.unit.engine.migration.fake_kernel import PAGE
-from zoned.kernel.page_flags import KPF_LOCKED, KPF_LRU
+from zoned.kernel.page_flags import KPF_HUGE, KPF_LOCKED, KPF_LRU
 from zoned.model.migration import Outcome
 
 if TYPE_CHECKING:
@@ -77,8 +77,10 @@ def test_a_page_that_somebody_holds_is_pinned(bench: Bench) -> None:
     bench.kernel.fill(A, 0, 1, size=HUGE, at=1 << 30)
     bench.kernel.memory[A][1 << 20].held = -1
     bench.kernel.memory[A][1 << 30].held = -1
+    # hugetlb pages are on no list from which reclaim takes pages.
+    bench.kernel.memory[A][1 << 40] = bench.kernel.page(0, held=-1, flags=int(KPF_HUGE))
     progress = bench.move()
-    assert progress.outcomes == {Outcome.MOVED: 2 * PAGE, Outcome.PINNED: PAGE + HUGE}
+    assert progress.outcomes == {Outcome.MOVED: 2 * PAGE, Outcome.PINNED: 2 * PAGE + HUGE}
 
 
 def test_many_that_stay_do_not_keep_others_from_moving(bench: Bench) -> None:
@@ -139,6 +141,25 @@ def test_a_process_that_ends_is_a_normal_end(bench: Bench) -> None:
     moved = 64 * PAGE + 3 * PAGE
     assert progress.outcomes == {Outcome.MOVED: moved, Outcome.GONE: 136 * PAGE}
     assert (progress.processes, progress.gone, progress.left_behind) == (1, 1, 0)
+    assert [pid for pid, *_ in bench.kernel.calls].count(A) == 2
+
+
+def test_what_a_process_had_that_ended_after_the_last_look_is_not_left_behind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.kernel.fill(A, 0, 3)
+    bench.kernel.memory[A][1 << 20].held = -1
+    looks = []
+
+    def looked(size: int) -> None:
+        looks.append(size)
+        if len(looks) == 7:
+            bench.kernel.end(A)
+
+    monkeypatch.setattr(bench.control, "expect", looked)
+    progress = bench.move()
+    assert len(bench.control.waits) == 4
+    assert progress.outcomes == {Outcome.MOVED: 2 * PAGE, Outcome.GONE: PAGE}
 
 
 def test_what_another_still_has_did_not_go_with_a_process(bench: Bench) -> None:

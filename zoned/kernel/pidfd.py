@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Watching processes for their end, without reading anything. Source: pidfd_open(2)."""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import TYPE_CHECKING
+
+from zoned.kernel.process import alive
+from zoned.kernel.syscalls import pidfd_open
+
+if TYPE_CHECKING:
+    from zoned.kernel.process import Process
+    from zoned.kernel.root import Root
+
+
+class Watch:
+    """Tells whether processes still run, each by a descriptor of its own. A context manager.
+
+    Where the kernel has no pidfd (before 5.3) or none is to be had, /proc is read each time.
+    Several threads may use it at a time.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._files: dict[Process, tuple[int, select.poll] | None] = {}
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            if file is not None:
+                os.close(file[0])
+        self._files.clear()
+
+    def alive(self, process: Process) -> bool:
+        """Tell whether this very process still runs."""
+        if process not in self._files:
+            self._open(process)
+        file = self._files[process]
+        return alive(self._root, process) if file is None else not file[1].poll(0)
+
+    def _open(self, process: Process) -> None:
+        try:
+            file = pidfd_open(process.pid)
+        except OSError:
+            self._files.setdefault(process, None)
+            return
+        # Opened first, compared second: a number that was given to another process is noticed.
+        if not alive(self._root, process):
+            os.close(file)
+            self._files.setdefault(process, None)
+            return
+        poll = select.poll()
+        poll.register(file, select.POLLIN)
+        if self._files.setdefault(process, (file, poll)) != (file, poll):
+            os.close(file)

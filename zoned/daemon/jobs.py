@@ -61,7 +61,8 @@ class JobDesk:
                     if over:
                         return
                     await self._rest(number, changed)
-                await _within(changed, LOOK)
+                else:
+                    await _within(changed, LOOK)
 
     async def _rest(self, number: int, changed: asyncio.Event) -> None:
         """Let the least time between two words pass, or less where the job is over before."""

@@ -192,6 +192,24 @@ def test_the_end_is_told_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
     run(body)
 
 
+def test_what_changes_between_two_words_is_told_with_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "LEAST", 0.01)
+    monkeypatch.setattr(jobs_module, "LOOK", 3600.0)
+
+    async def body() -> None:
+        desk = JobDesk(bench.runner)
+        number, _ = bench.started()
+        async with aclosing(desk.watch(number)) as told:
+            async for info, _ in told:
+                if info.state == "paused":
+                    break
+                bench.runner.pause(number)
+
+    run(body)
+
+
 def test_a_job_at_which_nothing_happens_is_told_of_all_the_same(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

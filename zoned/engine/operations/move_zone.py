@@ -15,7 +15,7 @@ from zoned.engine.foreign import foreign_bytes
 from zoned.engine.operations.migrate import memory_nodes
 from zoned.engine.operations.parameters import pace
 from zoned.engine.operations.scopes import Listed
-from zoned.engine.operations.transfer import Transfer, look, transfer
+from zoned.engine.operations.transfer import Transfer, look, refuse_if_full, transfer
 from zoned.engine.placement import place_cpus
 from zoned.engine.units import confine_attached, pids_of_attached
 from zoned.engine.zones import admit, find_zone, refuse_policy_zone
@@ -59,14 +59,19 @@ class MoveZone:
 
     def body(self, request: JobRequest) -> Body:
         """See Operation."""
-        name = request.parameters["name"]
+        name, machine = request.parameters["name"], self.context.machine
 
         def run(control: JobControl) -> None:
+            zone = control.change(lambda: find_zone(machine, name))
+            if not zone.leaving:
+                # Before anything changes; a move that was begun before goes on as it can.
+                wanted = _target(machine, zone, request.parameters)
+                refuse_if_full(machine, _transfer(machine, request, wanted))
             after = control.change(lambda: self._begin(request.parameters))
             transfer(self.context.machine, control, _transfer(self.context.machine, request, after))
             control.phase("narrowing the zone to its new nodes")
             control.change(lambda: self._end(name))
-            _tell(self.context.machine, control, name)
+            _tell(machine, control, name)
 
         return run
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.lab.bench import migration  # noqa: F401 - registers its scenarios
 from tests.lab.bench.measure import to_json
 from tests.lab.bench.scenarios import SCENARIOS, Bench, Outcome
 from tests.lab.harness.accel import choose_acceleration
@@ -70,7 +71,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description=_DESCRIPTION,
-        epilog="scenarios:\n" + "\n".join(f"  {one.name:<16} {one.what}" for one in _all()),
+        epilog="scenarios:\n" + "\n".join(f"  {one.name:<17} {one.what}" for one in _all()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--release", choices=[*RECIPES], default="trixie")

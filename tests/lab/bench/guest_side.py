@@ -13,8 +13,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Samples = dict[str, list[float]]
 Command = Sequence[str]
 
@@ -25,24 +26,39 @@ _SLICE = "zbench.slice"
 _JOB_POLL_SECONDS = 0.001
 
 
-def rounds_of(
-    number: int, contestants: Mapping[str, Callable[[], None]], *, warm_up: int = 1
-) -> Samples:
+def turns_of(
+    number: int, contestants: Mapping[str, Callable[[], T]], *, warm_up: int = 1
+) -> dict[str, list[T]]:
     """Let each contestant have its turn in each round, in turned order every other round.
 
-    Returns seconds by contestant. What runs first in a round may find colder caches, or a machine
-    whose clock has not caught up: so that is not always the same one.
+    Returns what the turns returned by contestant. What runs first in a round may find colder
+    caches, or a machine whose clock has not caught up: so that is not always the same one.
     """
-    samples: Samples = {name: [] for name in contestants}
+    samples: dict[str, list[T]] = {name: [] for name in contestants}
     for index in range(-warm_up, number):
         names = list(contestants)
         for name in names if index % 2 else reversed(names):
-            begin = time.perf_counter()
-            contestants[name]()
-            elapsed = time.perf_counter() - begin
+            found = contestants[name]()
             if index >= 0:
-                samples[name].append(elapsed)
+                samples[name].append(found)
     return samples
+
+
+def rounds_of(
+    number: int, contestants: Mapping[str, Callable[[], None]], *, warm_up: int = 1
+) -> Samples:
+    """Return how many seconds the turns of each contestant took."""
+    timed = {name: _timed(run) for name, run in contestants.items()}
+    return turns_of(number, timed, warm_up=warm_up)
+
+
+def _timed(run: Callable[[], None]) -> Callable[[], float]:
+    def take() -> float:
+        begin = time.perf_counter()
+        run()
+        return time.perf_counter() - begin
+
+    return take
 
 
 def _runner(*commands: Command) -> Callable[[], None]:

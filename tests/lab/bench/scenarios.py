@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured, by name. A new scenario is a function here under `@scenario`."""
+"""What is measured, by name. A new scenario is a function under `@scenario`, here or in a file that
+cli.py imports."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ MIB = 1 << 20
 PYTHON = "/opt/zoned/bin/python"
 
 _GUEST_SIDE = f"{GUEST_PROJECT}/tests/lab/bench/guest_side.py"
-_LONGEST_SECONDS = 1800
+LONGEST_SECONDS = 1800
 _SETTLE_SECONDS = 5
 _BARE = "python"
 _INTERPRETER = [PYTHON, "-c", "pass"]
@@ -36,7 +37,7 @@ class Bench:
     def take(self, kind: str, **request: Any) -> Any:
         """Take samples in the guest; see guest_side.py for the kinds and their requests."""
         command = [PYTHON, _GUEST_SIDE, kind]
-        text = self.guest.check(command, input=json.dumps(request), timeout=_LONGEST_SECONDS)
+        text = self.guest.check(command, input=json.dumps(request), timeout=LONGEST_SECONDS)
         return json.loads(text)
 
     def time(self, **commands: list[list[str]]) -> dict[str, list[float]]:
@@ -56,13 +57,17 @@ class Outcome:
     profile: Mapping[str, Any] | None = None
 
 
+Findings = tuple[list[Figure], Mapping[str, Any] | None]
+"""Ratios, and whatever explains them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """One thing to measure."""
 
     name: str
     what: str
-    run: Callable[[Bench], tuple[list[Figure], Mapping[str, Any] | None]]
+    run: Callable[[Bench], Findings]
 
     def measure(self, bench: Bench) -> Outcome:
         """Run it; takes minutes."""
@@ -73,7 +78,7 @@ class Scenario:
 SCENARIOS: dict[str, Scenario] = {}
 """Every scenario by its name, in the order in which they run."""
 
-_Run = Callable[[Bench], tuple[list[Figure], Mapping[str, Any] | None]]
+_Run = Callable[[Bench], Findings]
 
 
 def scenario(name: str, what: str) -> Callable[[_Run], _Run]:
@@ -90,7 +95,7 @@ def scenario(name: str, what: str) -> Callable[[_Run], _Run]:
 
 
 @scenario("list", "zonectl list against systemctl list-units, each a whole command")
-def _list(bench: Bench) -> tuple[list[Figure], Mapping[str, Any]]:
+def _list(bench: Bench) -> Findings:
     samples = bench.time(
         zonectl=[["zonectl", "list"]],
         systemctl=[["systemctl", "list-units", "--no-pager"]],
@@ -101,7 +106,7 @@ def _list(bench: Bench) -> tuple[list[Figure], Mapping[str, Any]]:
 
 
 @scenario("topology", "zonectl topology against numactl -H and lsmem, each a whole command")
-def _topology(bench: Bench) -> tuple[list[Figure], Mapping[str, Any]]:
+def _topology(bench: Bench) -> Findings:
     samples = bench.time(
         zonectl=[["zonectl", "topology"]],
         numactl=[["numactl", "-H"]],
@@ -127,7 +132,7 @@ def _profile(bench: Bench, words: list[str]) -> Mapping[str, Any]:
 
 
 @scenario("create-destroy", "a zone made and destroyed, against bare files and a bare slice")
-def _create_destroy(bench: Bench) -> tuple[list[Figure], None]:
+def _create_destroy(bench: Bench) -> Findings:
     samples = bench.take("create_destroy", rounds=bench.rounds, size=64 * MIB, node=1)
     pairs = [
         ("socket", "files"),
@@ -140,7 +145,7 @@ def _create_destroy(bench: Bench) -> tuple[list[Figure], None]:
 
 
 @scenario("idle", "the daemon with one zone and one idle member, and others that idle beside it")
-def _idle(bench: Bench) -> tuple[list[Figure], Mapping[str, Any]]:
+def _idle(bench: Bench) -> Findings:
     # Not journald: it is busy with what the guest agent logs.
     names = {"zoned": "zoned.service", "udevd": "systemd-udevd.service", "dbus": "dbus.service"}
     pids = {"systemd": 1}

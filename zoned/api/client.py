@@ -36,6 +36,7 @@ class Client:
         self._socket = socket
         self._loop = asyncio.new_event_loop()
         self._transport: VarlinkTransport | None = None
+        self._streams: list[AsyncGenerator[Any, None]] = []
         try:
             self._transport, self._protocol = self._loop.run_until_complete(
                 connect_unix_varlink(VarlinkClientProtocol, socket)
@@ -66,6 +67,7 @@ class Client:
             raise _hung_up()
         proxy = getattr(self._protocol.make_proxy(interface), method)
         results: AsyncGenerator[Any, None] = proxy(**parameters)
+        self._streams.append(results)
         whole = False
         try:
             while not whole:
@@ -94,6 +96,7 @@ class Client:
     def _leave(self, results: AsyncGenerator[Any, None], *, whole: bool) -> None:
         if self._loop.is_closed():
             return
+        self._streams.remove(results)
         if not whole:
             self._hang_up()
         # The library complains of what was told and never taken.
@@ -103,6 +106,8 @@ class Client:
         """Close the connection."""
         if not self._loop.is_closed():
             self._hang_up()
+            for results in self._streams.copy():
+                self._leave(results, whole=False)
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 

@@ -195,6 +195,8 @@ class RoomInfo:
     reclaimable: int
     promised: int
     """to zones that do not use it yet"""
+    pool: int
+    """free pages of the hugetlb pools"""
     room: int
 
 

@@ -141,10 +141,13 @@ def _by_node(found: SurveyInfo) -> Table:
 
 def _rooms(found: SurveyInfo) -> Table:
     rows: list[Row] = [
-        [each.node, *map(format_size, (each.free, each.reclaimable, each.promised, each.room))]
+        [
+            each.node,
+            *map(format_size, (each.free, each.reclaimable, each.promised, each.room, each.pool)),
+        ]
         for each in found.rooms
     ]
-    heads = columns(">TARGET", ">FREE", ">RECLAIMABLE", ">PROMISED", ">ROOM")
+    heads = columns(">TARGET", ">FREE", ">RECLAIMABLE", ">PROMISED", ">ROOM", ">HUGETLB POOL")
     return Table(columns=heads, rows=rows)
 
 

@@ -149,6 +149,7 @@ def survey_info(what: str, survey: Survey) -> SurveyInfo:
             free=each.free,
             reclaimable=each.reclaimable,
             promised=each.promised,
+            pool=each.pool,
             room=each.room,
         )
         for each in survey.rooms
@@ -162,7 +163,7 @@ def survey_info(what: str, survey: Survey) -> SurveyInfo:
         to_move=survey.to_move,
         stays={why.value: size for why, size in survey.stays.items()},
         rooms=rooms,
-        fits=survey.to_move <= sum(each.room for each in rooms),
+        fits=survey.fits,
         seconds=survey.seconds,
     )
 

@@ -79,7 +79,7 @@ def _nodes(
                 has_normal_memory=None if with_normal is None else number in with_normal,
                 tier=tiers.get(number),
                 access=_access(path),
-                hugepages=_hugepages(path / "hugepages"),
+                hugepages=read_hugepages(path / "hugepages"),
                 blocks=counts.get(number),
             )
         )
@@ -92,7 +92,7 @@ def _flat(root: Root, counts: Mapping[int, BlockCount]) -> tuple[Node, ...]:
         id=0,
         cpus=_all_cpus(root),
         memory=_memory(root.proc / "meminfo"),
-        hugepages=_hugepages(root.sys / "kernel/mm/hugepages"),
+        hugepages=read_hugepages(root.sys / "kernel/mm/hugepages"),
         blocks=counts.get(0),
     )
     return (node,)
@@ -148,7 +148,8 @@ def _memory(path: Path) -> Amount:
     return Amount(total=found.get("MemTotal"), free=found.get("MemFree"))
 
 
-def _hugepages(folder: Path) -> tuple[HugePages, ...]:
+def read_hugepages(folder: Path) -> tuple[HugePages, ...]:
+    """Return the pools of huge pages below a folder of that name, by size of their pages."""
     return tuple(
         HugePages(
             size=kib * 1024,

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zoned.kernel.node import read_hugepages
 from zoned.kernel.root import read_text
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Room:
     """above the kernel's high watermarks: below them it begins to reclaim"""
     file_cache: int
     """clean pages of files, which the kernel drops when somebody needs the memory"""
+    pool: int
+    """free pages of the hugetlb pools"""
 
 
 def read_room(root: Root, node: int) -> Room:
@@ -47,6 +50,7 @@ def read_room(root: Root, node: int) -> Room:
     return Room(
         free=max(0, found.get("MemFree", 0) - _watermarks(root).get(node, 0)),
         file_cache=max(0, cache - unclean),
+        pool=sum(each.size * (each.free or 0) for each in read_hugepages(folder / "hugepages")),
     )
 
 

@@ -24,7 +24,7 @@ class Watch:
 
     def __init__(self, root: Root) -> None:
         self._root = root
-        self._files: dict[Process, tuple[int, select.poll] | None] = {}
+        self._files: dict[Process, int | None] = {}
 
     def __enter__(self) -> Watch:
         return self
@@ -32,7 +32,7 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         for file in self._files.values():
             if file is not None:
-                os.close(file[0])
+                os.close(file)
         self._files.clear()
 
     def alive(self, process: Process) -> bool:
@@ -40,7 +40,12 @@ class Watch:
         if process not in self._files:
             self._open(process)
         file = self._files[process]
-        return alive(self._root, process) if file is None else not file[1].poll(0)
+        if file is None:
+            return alive(self._root, process)
+        # One object for each call: two threads must not use the same one at a time.
+        poll = select.poll()
+        poll.register(file, select.POLLIN)
+        return not poll.poll(0)
 
     def _open(self, process: Process) -> None:
         try:
@@ -53,7 +58,5 @@ class Watch:
             os.close(file)
             self._files.setdefault(process, None)
             return
-        poll = select.poll()
-        poll.register(file, select.POLLIN)
-        if self._files.setdefault(process, (file, poll)) != (file, poll):
+        if self._files.setdefault(process, file) != file:
             os.close(file)

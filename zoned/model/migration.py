@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 class Outcome(StrEnum):
@@ -69,6 +69,8 @@ class NodeRoom:
     """file cache that the kernel gives up for it"""
     promised: int
     """of that: promised to zones that do not use it yet"""
+    pool: int = 0
+    """free pages of the hugetlb pools: for hugetlb pages alone"""
 
     @property
     def room(self) -> int:
@@ -89,9 +91,26 @@ class Survey:
     locked: int = 0
     """of all: locked into memory (mlock); they move all the same"""
     to_move: int = 0
+    huge: int = 0
+    """of what is to move: hugetlb pages"""
     stays: Mapping[Outcome, int] = field(default_factory=dict)
     """what is on the wrong node and cannot move, by reason"""
     rooms: tuple[NodeRoom, ...] = ()
     """what the target nodes can take"""
     seconds: float | None = None
     """how long the move should take; None where that cannot be told"""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the targets have room for what is to move."""
+        return fits(self.to_move, self.huge, self.rooms)
+
+
+def fits(size: int, huge: int, rooms: Iterable[NodeRoom]) -> bool:
+    """Tell whether `size` bytes find room, of which `huge` are hugetlb pages.
+
+    Those take pages of the pools first, and of free memory what these lack.
+    """
+    rooms = tuple(rooms)
+    pooled = min(huge, sum(each.pool for each in rooms))
+    return size - pooled <= sum(each.room for each in rooms)

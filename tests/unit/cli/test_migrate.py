@@ -31,7 +31,9 @@ SURVEY = SurveyInfo(
     locked=MIB,
     to_move=500 * MIB,
     stays={"shared": 12 * MIB, "pinned": 0},
-    rooms=[RoomInfo(node=2, free=1024 * MIB, reclaimable=64 * MIB, promised=0, room=1088 * MIB)],
+    rooms=[
+        RoomInfo(node=2, free=1024 * MIB, reclaimable=64 * MIB, promised=0, pool=0, room=1088 * MIB)
+    ],
     fits=True,
     seconds=2.04,
 )
@@ -152,8 +154,8 @@ def test_a_dry_run(
         "NODE  ANONYMOUS   FILE     THP  HUGETLB   TOTAL\n"
         "   0     300MiB  12MiB  200MiB       0B  512MiB\n"
         "\n"
-        "TARGET  FREE  RECLAIMABLE  PROMISED    ROOM\n"
-        "     2  1GiB        64MiB        0B  1.1GiB\n"
+        "TARGET  FREE  RECLAIMABLE  PROMISED    ROOM  HUGETLB POOL\n"
+        "     2  1GiB        64MiB        0B  1.1GiB            0B\n"
         "\n"
         "STAYS    SIZE  WHY\n"
         "shared  12MiB  mapped by processes that are not to be moved, too\n"

@@ -123,8 +123,8 @@ def test_what_is_shown_of_a_look_ahead(to_move: int, *, fits: bool) -> None:
         to_move=to_move,
         stays={"pinned": 9},
         rooms=[
-            RoomInfo(node=1, free=2 * MIB, reclaimable=2 * MIB, promised=MIB, room=3 * MIB),
-            RoomInfo(node=3, free=2 * MIB, reclaimable=0, promised=3 * MIB, room=0),
+            RoomInfo(node=1, free=2 * MIB, reclaimable=2 * MIB, promised=MIB, pool=0, room=3 * MIB),
+            RoomInfo(node=3, free=2 * MIB, reclaimable=0, promised=3 * MIB, pool=0, room=0),
         ],
         fits=fits,
         seconds=1.5,

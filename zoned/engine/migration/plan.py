@@ -46,5 +46,6 @@ class Move:
     route: Route
     sharing: Sharing = Sharing.JOB
     pace: Pace = Pace()
-    check: Callable[[int], None] | None = None
-    """called with the bytes that are to move, before a page moves; raises NoRoom"""
+    check: Callable[[int, int], None] | None = None
+    """called with the bytes that are to move, and how many of these are hugetlb pages, before a
+    page moves; raises NoRoom"""

@@ -31,24 +31,26 @@ def preview(eyes: Eyes, move: Move) -> Survey:
             shared += int(folios.sizes[folios.shared].sum())
             locked += int(folios.sizes[folios.locked].sum())
             _count(by_node, folios)
-    to_move, stays = _to_move(Sight(eyes, move).take(processes))
+    to_move, huge, stays = _to_move(Sight(eyes, move).take(processes))
     return Survey(
         processes=len(processes),
         by_node=by_node,
         shared=shared,
         locked=locked,
         to_move=to_move,
+        huge=huge,
         stays={Outcome.SHARED: stays} if stays else {},
     )
 
 
-def _to_move(sight: Sight) -> tuple[int, int]:
-    """Return the bytes that would move, and those that others map too."""
-    to_move = stays = 0
+def _to_move(sight: Sight) -> tuple[int, int, int]:
+    """Return the bytes that would move, of these hugetlb pages, and those that others map too."""
+    to_move = huge = stays = 0
     for _, folios, may in sight.left():
         to_move += int(folios.sizes[may].sum())
+        huge += int(folios.sizes[may & folios.huge].sum())
         stays += int(folios.sizes[~may].sum())
-    return to_move, stays
+    return to_move, huge, stays
 
 
 def _count(by_node: dict[int, dict[Kind, int]], folios: Folios) -> None:

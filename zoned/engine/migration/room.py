@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zoned.errors import NoRoom
 from zoned.idset import format_ids
 from zoned.kernel.node_room import read_room
-from zoned.model.migration import NodeRoom
+from zoned.model.migration import NodeRoom, fits
 from zoned.units import format_size
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def rooms(
                 free=room.free,
                 reclaimable=room.file_cache,
                 promised=promises.get(node, 0),
+                pool=room.pool,
             )
         )
     return tuple(found)
@@ -58,14 +59,15 @@ def promised(zones: Iterable[Zone], groups: Mapping[str, Group]) -> dict[int, in
     return found
 
 
-def refuse_without_room(what: str, size: int, found: Iterable[NodeRoom]) -> None:
-    """Raise NoRoom, with the numbers, where `size` bytes do not fit."""
+def refuse_without_room(what: str, size: int, found: Iterable[NodeRoom], *, huge: int = 0) -> None:
+    """Raise NoRoom, with the numbers, where `size` bytes do not fit, `huge` of them hugetlb."""
     found = tuple(found)
-    if size <= sum(each.room for each in found):
+    if fits(size, huge, found):
         return
     each = "; ".join(
         f"node {room.node}: {format_size(room.free)} free + {format_size(room.reclaimable)} file"
         f" cache - {format_size(room.promised)} promised to zones = {format_size(room.room)}"
+        + (f", and {format_size(room.pool)} for hugetlb pages" if huge else "")
         for room in found
     )
     raise NoRoom(

@@ -89,9 +89,10 @@ class _Task:
         if self._move.check is None or not sight.misplaced:
             return
         try:
-            self._move.check(sight.misplaced)
+            self._move.check(sight.misplaced, 0)
         except NoRoom:
-            self._move.check(preview(self._eyes, self._move).to_move)
+            found = preview(self._eyes, self._move)
+            self._move.check(found.to_move, found.huge)
 
     def _passes(self, sight: Sight) -> Sight:
         """Move and look until nothing is left that can move; return the last look."""

@@ -62,7 +62,7 @@ def refuse_if_full(machine: Machine, wanted: Transfer) -> None:
         move = _move(machine, wanted)
         found = survey(machine, move)
         if move.check is not None and found.to_move:
-            move.check(found.to_move)
+            move.check(found.to_move, found.huge)
 
 
 def look(machine: Machine, wanted: Transfer) -> Survey:
@@ -87,8 +87,8 @@ def _move(machine: Machine, wanted: Transfer) -> Move:
     if not any(targets.values()):
         targets = {each.node: each.room for each in rooms(machine, targets, wanted.own)}
 
-    def check(size: int) -> None:
-        refuse_without_room(wanted.what, size, rooms(machine, targets, wanted.own))
+    def check(size: int, huge: int) -> None:
+        refuse_without_room(wanted.what, size, rooms(machine, targets, wanted.own), huge=huge)
 
     return Move(
         what=wanted.what,

@@ -52,7 +52,7 @@ class Bench:
         sharing: Sharing = Sharing.JOB,
         targets: Mapping[int, int] | None = None,
         sources: frozenset[int] | None = None,
-        check: Callable[[int], None] | None = None,
+        check: Callable[[int, int], None] | None = None,
         **pace: Any,
     ) -> Move:
         return Move(

@@ -70,6 +70,15 @@ def test_what_fits_is_not_refused() -> None:
     refuse_without_room("it", 4 * MIB, [room, poor])
 
 
+def test_hugetlb_pages_take_pages_of_the_pools_first() -> None:
+    room = NodeRoom(node=1, free=3 * MIB, reclaimable=0, promised=0, pool=8 * MIB)
+    refuse_without_room("it", 11 * MIB, [room], huge=8 * MIB)
+    refuse_without_room("it", 11 * MIB, [room], huge=10 * MIB)
+    for size, huge in ((11 * MIB + 1, 8 * MIB), (11 * MIB, 7 * MIB), (4 * MIB, 0)):
+        with pytest.raises(NoRoom):
+            refuse_without_room("it", size, [room], huge=huge)
+
+
 def test_a_refusal_gives_the_numbers() -> None:
     found = [
         NodeRoom(node=2, free=3 * MIB, reclaimable=2 * MIB, promised=MIB),

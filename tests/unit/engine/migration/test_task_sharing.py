@@ -121,8 +121,8 @@ def test_what_does_not_fit_is_refused_before_a_page_moves(bench: Bench) -> None:
     share(bench)
     asked: list[int] = []
 
-    def check(size: int) -> None:
-        asked.append(size)
+    def check(size: int, huge: int) -> None:
+        asked.append(size - huge)
         raise NoRoom("no")
 
     with pytest.raises(NoRoom):
@@ -133,8 +133,8 @@ def test_what_does_not_fit_is_refused_before_a_page_moves(bench: Bench) -> None:
 
 
 def test_where_all_is_there_room_is_not_asked_for(bench: Bench) -> None:
-    def check(_: int) -> None:
-        raise AssertionError("asked")
+    def check(_: int, huge: int) -> None:
+        raise AssertionError(f"asked for {huge}")
 
     bench.kernel.fill(A, 1, 5)
     bench.move(check=check)

@@ -89,6 +89,7 @@ def test_stopped_when_its_pages_have_moved_it_does_not_enter(stage: Stage, how: 
 def test_where_the_daemon_stops_it_stays_wide_and_goes_on_later(stage: Stage) -> None:
     request = stage.stopped("suspended", ATTACH, name="db", cgroup="/on1")
     assert (stage.leaving(), stage.mems()) == ({1: 0}, [0, 1])
+    assert not started(stage.world).alerts
     stage.take_up(request)
     assert stage.steps[-1] == "db has 0"
     assert (stage.leaving(), stage.mems()) == ({}, [0])
@@ -131,11 +132,16 @@ def test_detached_to_a_cpuset_without_the_zones_nodes_its_pages_move_first(stage
     assert not stage.engine.machine.ledger.touched.members
 
 
-def test_detached_to_where_it_may_use_all_its_pages_stay(stage: Stage) -> None:
-    stage.begin(ATTACH, name="db", pid=9)
+@pytest.mark.parametrize("mems", ["0-1", "0", "7", None])
+def test_detached_to_where_it_may_use_the_zones_nodes_its_pages_stay(
+    stage: Stage, mems: str | None
+) -> None:
+    """Or to a cpuset whose nodes are gone, or of which nothing is known."""
+    stage.world.add_process(10, "/other", mems=mems)
+    stage.begin(ATTACH, name="db", pid=10)
     stage.steps.clear()
-    stage.begin(DETACH, name="db", pid=9)
-    assert stage.steps == ["9 back to /free"]
+    stage.begin(DETACH, name="db", pid=10)
+    assert stage.steps == ["10 back to /other"]
 
 
 @pytest.mark.parametrize("how", STOPS)

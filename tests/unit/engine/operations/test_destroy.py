@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from tests.unit.engine.operations.stage import STOPS, Stage
 from tests.unit.fakes import GIB
-from zoned.errors import HasMembers, UsageError
+from zoned.errors import HasMembers, KernelRefused, UsageError
 from zoned.model.job import JobKind
 from zoned.model.zone import ZoneSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HOME = {7: "/on1", 8: "/on1", 9: "/free"}
 ATTACH, DESTROY = JobKind.ATTACH, JobKind.DESTROY
@@ -85,6 +90,23 @@ def test_ended_half_way_nobody_is_lost(stage: Stage, how: str, target: str) -> N
     home = HOME if target == "root" else dict.fromkeys((7, 8, 9), "/zone/web")
     assert stage.world.groups.where == home
     assert not stage.engine.alerts
+
+
+def test_of_those_that_are_out_nothing_is_kept_where_others_stay(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = stage.world.groups.release
+
+    def release(pids: Sequence[int], former: str | None) -> None:
+        if 9 in pids:
+            raise KernelRefused("no")
+        real(pids, former)
+
+    monkeypatch.setattr(stage.world.groups, "release", release)
+    with pytest.raises(KernelRefused):
+        stage.begin(DESTROY, name="db", drain="root")
+    assert stage.world.groups.where == HOME | {9: "/zone/db"}
+    assert [each.pid for each in stage.engine.machine.ledger.touched.members] == [9]
 
 
 def test_one_that_is_gone_already_is_taken_up_as_done(stage: Stage) -> None:

@@ -86,12 +86,12 @@ def test_limits_and_protection_never_change(stage: Stage) -> None:
 
 
 def test_nodes_that_it_keeps_are_not_counted_twice(stage: Stage) -> None:
-    seen: list[list[int]] = []
+    seen: list[object] = []
     stage.engine.create(ZoneSpec(name="wide", size=2 * GIB, nodes="0-1"))
     stage.world.add_process(9, "/zone/wide")
-    stage.on_move = lambda _: seen.append(reserved(stage.engine))
+    stage.on_move = lambda _: seen.append((reserved(stage.engine), stage.leaving("wide")))
     stage.begin(MOVE, name="wide", nodes="1")
-    assert seen == [[2, 2]]
+    assert seen == [([2, 2], {0: GIB})]
     assert reserved(stage.engine) == [1, 2]
 
 

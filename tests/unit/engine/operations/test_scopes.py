@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.fakes import make_world, started
+from tests.unit.fakes import GIB, make_world, started
 from zoned.engine.operations.scopes import Family, Listed, living
-from zoned.errors import BadInput, NoSuchCgroup, NoSuchProcess, UnknownNode, UsageError
+from zoned.errors import BadInput, NoSuchCgroup, NoSuchProcess, UnknownNode, Unsupported, UsageError
 from zoned.kernel.process import find
 from zoned.kernel.root import sysroot
 from zoned.model.job import JobKind
+from zoned.model.zone import ZoneSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.unit.engine.operations.stage import Stage
     from tests.unit.fakes import World
     from zoned.engine.migration.plan import Scope
 
@@ -94,3 +96,19 @@ def test_what_a_migration_is_asked(
         return
     with pytest.raises(error):
         engine.prepare(JobKind.MIGRATE, parameters)
+
+
+def test_who_is_migrated(stage: Stage) -> None:
+    stage.engine.create(ZoneSpec(name="db", size=GIB, nodes="0"))
+    stage.world.add_process(7, "/zone/db")
+    stage.world.add_process(8, "/user/x")
+    for who, moves in (
+        ({"zone": "db"}, ["7 moves to 1"]),
+        ({"cgroup": "/user"}, ["8 moves to 1"]),
+        ({"pid": 8}, ["8 moves to 1"]),
+    ):
+        stage.steps.clear()
+        stage.begin(JobKind.MIGRATE, **who, target="1")
+        assert stage.steps == moves
+    with pytest.raises(Unsupported, match="no systemd"):
+        stage.begin(JobKind.MIGRATE, unit="x", target="1")

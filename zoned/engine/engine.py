@@ -122,6 +122,7 @@ class Engine:
         left = []
         for name in list(self.machine.store.zones):
             try:
+                self._refuse_busy(name)
                 members.send_home(self.machine, name)
                 zones.forget(self.machine, self._reconciler, zones.find_zone(self.machine, name))
             except ZonedError as error:

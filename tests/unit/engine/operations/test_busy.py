@@ -92,3 +92,11 @@ def test_what_a_job_lent_is_not_taken_back_under_it(stage: Stage, busy: Busy) ->
     store.put(zone)
     stage.engine.tick()
     assert stage.leaving() == {0: 0}
+
+
+def test_a_reset_leaves_the_zone_to_the_job(stage: Stage, busy: Busy) -> None:
+    (left,) = stage.engine.reset()
+    assert "job 1 works on zone db" in left
+    assert list(stage.engine.machine.store.zones) == ["db"]
+    busy.end()
+    assert stage.engine.reset() == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of the lab ring: `lab`, `guest`, `own_guest` and `zoned_guest`."""
+"""Fixtures of the lab ring: `lab`, `guest`, `own_guest`, `zoned_guest` and `settled_guest`."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.lab.following import settle
 from tests.lab.harness.errors import LabUnavailable
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.install import install_zoned
@@ -16,14 +17,23 @@ from tests.lab.harness.plugin import (
     pytest_report_teststatus,
     pytest_runtest_makereport,
     pytest_sessionfinish,
+    pytest_terminal_summary,
 )
 from tests.lab.harness.recipe import RECIPES
 from tests.lab.harness.topology import TOPOLOGIES, Topology
+from tests.lab.loads import set_pools
 
-__all__ = ("pytest_report_teststatus", "pytest_runtest_makereport", "pytest_sessionfinish")
+__all__ = (
+    "pytest_report_teststatus",
+    "pytest_runtest_makereport",
+    "pytest_sessionfinish",
+    "pytest_terminal_summary",
+)
 
 FOLDER = Path(__file__).parent
 T = TypeVar("T")
+
+_NEWEST = "trixie"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "topology(name): the machine that a lab test wants (default: four_nodes)"
     )
+    config.addinivalue_line(
+        "markers", "newest: on the newest release alone, because another kernel makes no difference"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -48,6 +61,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if unknown := set(wanted) - set(RECIPES):
             msg = f"--lab-releases: no {', '.join(unknown)} (there are {', '.join(RECIPES)})"
             raise pytest.UsageError(msg)
+        if metafunc.definition.get_closest_marker("newest"):
+            wanted = [each for each in wanted if each == _NEWEST]
         metafunc.parametrize("release", wanted, scope="session")
 
 
@@ -58,6 +73,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if FOLDER in item.path.parents:
             item.add_marker(pytest.mark.lab)
+            # Two releases may run beside each other (xdist), never two machines of one.
+            item.add_marker(pytest.mark.xdist_group(_machine_of(item)[1] or "lab"))
             if only and _topology_name(item) != only:
                 dropped.append(item)
     if dropped:
@@ -134,6 +151,21 @@ def zoned_guest(guest: Guest, release: str) -> Guest:
         guest.facts["zones"] = _zones(guest)
         guest.on_reclaim.append(reset_zoned)
     return guest
+
+
+@pytest.fixture
+def settled_guest(zoned_guest: Guest, request: pytest.FixtureRequest) -> Guest:
+    """The guest with zoned, where nothing but a test's loads has pages on node 1.
+
+    Done anew for each module, because zones take the libraries of their members along.
+    """
+    module = request.node.path.name
+    if "settled" not in zoned_guest.facts:
+        zoned_guest.on_reclaim.append(lambda guest: set_pools(guest, 0, 1, 2, 3))
+    if zoned_guest.facts.get("settled") != module:
+        settle(zoned_guest)
+        zoned_guest.facts["settled"] = module
+    return zoned_guest
 
 
 def reset_zoned(guest: Guest) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab.following import follow
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.wait import wait_until
 from tests.lab.programs import (
@@ -103,7 +104,7 @@ def test_run_keeps_exit_status_and_environment(db: Guest) -> None:
 def test_attached_process_ends_up_on_the_zones_node_and_is_foreign(db: Guest) -> None:
     hog = start_hog(db, 200, ["taskset", "-c", "0"])
     assert set(anonymous_by_node(db, hog.pid)) == {0}
-    report = ask(db, "attach", "db", "--pid", str(hog.pid))
+    report = follow(db, "attach", "db", "--pid", hog.pid)
     assert report["processes"] == 1
     assert set(anonymous_by_node(db, hog.pid)) == {2}
     assert private_by_numastat(db, hog.pid)[2] >= 200

@@ -45,3 +45,17 @@ def pytest_report_teststatus(
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if _lost in session.config.stash:
         session.exitstatus = LAB_LOST
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests of the lab that passed have printed: figures, which decide nothing."""
+    told = [
+        (report.nodeid, report.capstdout.strip())
+        for report in terminalreporter.getreports("passed")
+        if report.when == "call" and "tests/lab/" in report.nodeid and report.capstdout.strip()
+    ]
+    if told:
+        terminalreporter.section("what the lab measured")
+        for name, text in told:
+            terminalreporter.line(f"{name}:")
+            terminalreporter.line(text)

@@ -31,6 +31,14 @@ def own_nodes(root: Root) -> frozenset[int] | None:
     return None
 
 
+def numa_balancing(root: Root) -> bool:
+    """Return whether the kernel itself moves pages to the CPUs that use them.
+
+    Source: Documentation/admin-guide/sysctl/kernel.rst (numa_balancing).
+    """
+    return read_text(root.proc / "sys/kernel/numa_balancing") not in {None, "", "0"}
+
+
 def initial_environment(root: Root) -> dict[bytes, bytes]:
     """Return the environment that this process was started with (proc_pid_environ(5)).
 

@@ -14,6 +14,7 @@ from zoned.engine.zones import find_zone
 from zoned.errors import UnknownNode, UsageError
 from zoned.idset import format_ids, select_ids
 from zoned.kernel.node import read_topology
+from zoned.kernel.own import numa_balancing
 from zoned.model.job import JobKind, JobRequest
 from zoned.model.migration import Sharing
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from zoned.engine.operations.context import Context
     from zoned.model.migration import Survey
 
+_BALANCING = (
+    "NUMA balancing is on: the kernel may move pages back to where the program runs"
+    " (kernel.numa_balancing; a zone confines pages for good)"
+)
 _WHO = ("pid", "unit", "cgroup", "zone")
 
 
@@ -52,6 +57,8 @@ class Migrate:
 
         def run(control: JobControl) -> None:
             transfer(self.context.machine, control, wanted)
+            if numa_balancing(self.context.machine.root):
+                control.note(_BALANCING)
 
         return run
 

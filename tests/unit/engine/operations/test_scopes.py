@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.unit.fake_sys import write
 from tests.unit.fakes import GIB, make_world, started
 from zoned.engine.operations.scopes import Family, Listed, living
 from zoned.errors import BadInput, NoSuchCgroup, NoSuchProcess, UnknownNode, Unsupported, UsageError
@@ -112,3 +114,21 @@ def test_who_is_migrated(stage: Stage) -> None:
         assert stage.steps == moves
     with pytest.raises(Unsupported, match="no systemd"):
         stage.begin(JobKind.MIGRATE, unit="x", target="1")
+
+
+def test_a_request_means_the_process_that_had_the_number_then(stage: Stage) -> None:
+    stage.world.add_process(8, "/user/x")
+    request, _ = stage.engine.prepare(JobKind.MIGRATE, {"pid": 8, "target": "1"})
+    stage.take_up(request)
+    assert stage.steps == ["8 moves to 1"]
+    parameters = {**request.parameters, "start_time": request.parameters["start_time"] - 1}
+    with pytest.raises(NoSuchProcess, match="has ended"):
+        stage.take_up(replace(request, parameters=parameters))
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_who_else_moves_pages_is_told(stage: Stage, *, on: bool) -> None:
+    write(stage.world.folder, {"proc/sys/kernel/numa_balancing": str(int(on))})
+    stage.world.add_process(8, "/user/x")
+    stage.begin(JobKind.MIGRATE, pid=8, target="1")
+    assert any("NUMA balancing" in note for note in stage.control.progress.notes) is on

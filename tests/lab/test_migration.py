@@ -24,7 +24,7 @@ from tests.lab.test_zones import ask, refused
 
 _GROUP = "/sys/fs/cgroup/lab-load"
 _IN_GROUP = ("sh", "-c", f'echo $$ > {_GROUP}/cgroup.procs; exec "$@"', "sh")
-_SLOWLY = ("--rate", 12)
+_SLOWLY = ("--rate", 8)
 
 
 @pytest.fixture

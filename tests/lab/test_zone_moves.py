@@ -131,9 +131,9 @@ def test_zone_moves_with_its_members_and_is_never_without_limits(home: Guest) ->
 
 def test_zone_whose_move_is_cancelled_or_cut_off_is_whole(db: Guest) -> None:
     load = start_load(db, "small", 128, node=2, before=_IN_ZONE)
-    words = ("move", "db", "--nodes", "3", "--rate", 12)
+    words = ("move", "db", "--nodes", "3")
 
-    number = begin(db, *words)
+    number = begin(db, *words, "--rate", 3)
     wait_for_mib(lambda: resident(db, load.pid), 3, 8)
     assert nodes_of(db.read(f"{SLICE}/cpuset.mems")) == {2, 3}
     db.check(["zonectl", "job", str(number), "cancel"])
@@ -141,7 +141,7 @@ def test_zone_whose_move_is_cancelled_or_cut_off_is_whole(db: Guest) -> None:
     assert set(load.by_node()) == {2, 3}
     check_limits(db, {2, 3}, alert="half-moved")
 
-    number = begin(db, *words)
+    number = begin(db, *words, "--rate", 12)
     wait_for_mib(lambda: resident(db, load.pid), 3, 40)
     db.shell("systemctl kill -s KILL zoned && systemctl reset-failed zoned; systemctl start zoned")
     assert show(db, number)["id"] == number

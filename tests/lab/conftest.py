@@ -33,8 +33,6 @@ __all__ = (
 FOLDER = Path(__file__).parent
 T = TypeVar("T")
 
-_NEWEST = "trixie"
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lab")
@@ -51,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "topology(name): the machine that a lab test wants (default: four_nodes)"
     )
     config.addinivalue_line(
-        "markers", "newest: on the newest release alone, because another kernel makes no difference"
+        "markers", "on(release): on this one alone, because the kernel makes no difference"
     )
 
 
@@ -61,8 +59,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if unknown := set(wanted) - set(RECIPES):
             msg = f"--lab-releases: no {', '.join(unknown)} (there are {', '.join(RECIPES)})"
             raise pytest.UsageError(msg)
-        if metafunc.definition.get_closest_marker("newest"):
-            wanted = [each for each in wanted if each == _NEWEST]
+        if mark := metafunc.definition.get_closest_marker("on"):
+            wanted = [each for each in wanted if each in mark.args]
         metafunc.parametrize("release", wanted, scope="session")
 
 

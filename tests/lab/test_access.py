@@ -25,6 +25,7 @@ def users(zoned_guest: Guest) -> Guest:
     return zoned_guest
 
 
+@pytest.mark.on("bookworm")
 def test_outsider_may_do_nothing(users: Guest) -> None:
     for words in (["list"], ["status"], ["show", "db"], ["run", "db", "true"], ["reset"]):
         done = users.run(["zonectl", *words], user="outsider")
@@ -32,6 +33,7 @@ def test_outsider_may_do_nothing(users: Guest) -> None:
         assert "[denied]" in done.stderr
 
 
+@pytest.mark.on("bookworm")
 def test_member_of_the_group_may_look(users: Guest) -> None:
     assert users.run(["zonectl", "list"], user="looker").returncode == 0
     for words in (
@@ -45,6 +47,7 @@ def test_member_of_the_group_may_look(users: Guest) -> None:
         assert users.run(["zonectl", *words], user="looker").returncode == 4, words
 
 
+@pytest.mark.on("bookworm")
 def test_named_user_may_run(users: Guest) -> None:
     done = users.run(
         ["zonectl", "run", "db", "--", "sh", "-c", "id -un; cat /proc/self/cgroup"], user="runner"
@@ -54,6 +57,7 @@ def test_named_user_may_run(users: Guest) -> None:
     assert users.run(["zonectl", "list"], user="runner").returncode == 4
 
 
+@pytest.mark.on("bookworm")
 def test_topology_needs_neither_daemon_nor_root(users: Guest) -> None:
     text = users.check(
         ["zonectl", "--socket", "/nowhere", "topology", "-o", "json"], user="outsider"
@@ -102,6 +106,7 @@ BAD_INPUT = [
 ]
 
 
+@pytest.mark.on("bookworm")
 def test_bad_input_is_one_error_and_changes_nothing(users: Guest) -> None:
     """All in one test: each would otherwise pay for a zone and three users of its own."""
     before = ask(users, "list")
@@ -114,6 +119,7 @@ def test_bad_input_is_one_error_and_changes_nothing(users: Guest) -> None:
     assert ask(users, "list") == before
 
 
+@pytest.mark.on("bookworm")
 def test_broken_policy_is_told_by_line_and_changes_nothing(users: Guest) -> None:
     path = "/etc/zoned/zones.d/50-lab.yaml"
     good = "zones:\n  cache:\n    size: 64MiB\n    nodes: 3\n"

@@ -116,6 +116,7 @@ def _on_disk(disk: str, path: str) -> bool:
     return "Inode:" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.on("bookworm")
 def test_status_and_output(guest: Guest) -> None:
     done = guest.run(["sh", "-c", "echo out; echo err >&2; exit 7"])
     assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
@@ -127,6 +128,7 @@ def test_status_and_output(guest: Guest) -> None:
         guest.shell("false\ntrue")
 
 
+@pytest.mark.on("bookworm")
 def test_environment_user_and_directory(guest: Guest) -> None:
     show = ["sh", "-c", "pwd; id -un; echo $COLOUR"]
     done = guest.run(show, user="nobody", env={"COLOUR": "red"}, cwd="/usr")
@@ -134,6 +136,7 @@ def test_environment_user_and_directory(guest: Guest) -> None:
     assert "systemd" not in guest.check(["env"]).lower()
 
 
+@pytest.mark.on("bookworm")
 def test_much_text_goes_in_and_out(guest: Guest) -> None:
     text = "".join(f"{number:07}\n" for number in range(131072))
     assert guest.check(["cat"], input=text) == text
@@ -141,11 +144,13 @@ def test_much_text_goes_in_and_out(guest: Guest) -> None:
     assert digest == hashlib.sha256(text.encode()).hexdigest()
 
 
+@pytest.mark.on("bookworm")
 def test_too_much_output_is_an_error(guest: Guest) -> None:
     with pytest.raises(LabError, match="16 MB"):
         guest.run(["head", "-c", "18000000", "/dev/zero"])
 
 
+@pytest.mark.on("bookworm")
 def test_files_and_the_shared_directory(guest: Guest) -> None:
     guest.write("/run/lab-file", "a\nb")
     assert guest.read("/run/lab-file") == "a\nb"
@@ -156,6 +161,7 @@ def test_files_and_the_shared_directory(guest: Guest) -> None:
     guest.check(["rm", "/run/lab-file", "/mnt/host/from-host", "/mnt/host/from-guest"])
 
 
+@pytest.mark.on("bookworm")
 def test_commands_at_once(guest: Guest) -> None:
     reader = guest.start(["sh", "-c", "mkfifo /run/lab-pipe; cat /run/lab-pipe"])
     sleeper = guest.start(["sleep", "1000"])
@@ -168,6 +174,7 @@ def test_commands_at_once(guest: Guest) -> None:
     guest.check(["rm", "/run/lab-pipe"])
 
 
+@pytest.mark.on("bookworm")
 def test_timeout_kills_the_whole_group(guest: Guest) -> None:
     start = time.monotonic()
     with pytest.raises(subprocess.TimeoutExpired):
@@ -176,6 +183,7 @@ def test_timeout_kills_the_whole_group(guest: Guest) -> None:
     assert guest.run(["pgrep", "-f", "^sleep 4321"]).returncode == 1
 
 
+@pytest.mark.on("bookworm")
 def test_reclaim_ends_what_a_test_left(guest: Guest) -> None:
     called: list[Guest] = []
     guest.on_reclaim.append(called.append)
@@ -187,11 +195,13 @@ def test_reclaim_ends_what_a_test_left(guest: Guest) -> None:
     assert called == [guest]
 
 
+@pytest.mark.on("bookworm")
 def test_refused_qmp_command(guest: Guest) -> None:
     with pytest.raises(LabError, match="no-such-device"):
         guest.qmp("device_add", driver="no-such-device", id="x")
 
 
+@pytest.mark.on("bookworm")
 @pytest.mark.topology("one_node")
 def test_dead_guest_is_lab_lost(own_guest: Callable[[Topology], Guest]) -> None:
     guest = own_guest(ONE_NODE)
@@ -217,6 +227,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.on("bookworm")
 def test_qemu_dies_with_its_owner(guest: Guest, release: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", OWNER, release, str(tmp_path / "machine")]
     with subprocess.Popen(

@@ -64,17 +64,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("release", wanted, scope="session")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark this folder's tests, and keep those of one release in one process.
+
+    Two releases may run beside each other (xdist), never two machines of one. Here and not later,
+    because xdist reads the groups before the hooks of this file see the list.
+    """
+    if FOLDER in item.path.parents:
+        item.add_marker(pytest.mark.lab)
+        item.add_marker(pytest.mark.xdist_group(_machine_of(item)[1] or "lab"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark this folder's tests, and leave out those on another machine than the one asked for."""
+    """Leave out this folder's tests on another machine than the one asked for, and sort them."""
     only = config.getoption("--lab-topology", None)
     dropped = []
     for item in items:
-        if FOLDER in item.path.parents:
-            item.add_marker(pytest.mark.lab)
-            # Two releases may run beside each other (xdist), never two machines of one.
-            item.add_marker(pytest.mark.xdist_group(_machine_of(item)[1] or "lab"))
-            if only and _topology_name(item) != only:
-                dropped.append(item)
+        if FOLDER in item.path.parents and only and _topology_name(item) != only:
+            dropped.append(item)
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if item not in dropped]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.lab.following import begin, follow, is_done, show, wait_for, wait_for_mib
 from tests.lab.harness.guest import Guest
+from tests.lab.harness.wait import wait_until
 from tests.lab.loads import MIB, Load, Watch, check_intact, resident, start_load
 from tests.lab.programs import cgroup_of
 from tests.lab.test_zones import SLICE, ask, members
@@ -139,6 +140,7 @@ def test_zone_whose_move_is_cancelled_or_cut_off_is_whole(db: Guest) -> None:
     db.check(["zonectl", "job", str(number), "cancel"])
     assert wait_for(db, number, status=1)["state"] == "cancelled"
     assert set(load.by_node()) == {2, 3}
+    wait_until(lambda: ask(db, "show", "db")["alerts"], "the daemon has looked again")
     check_limits(db, {2, 3}, alert="half-moved")
 
     number = begin(db, *words, "--rate", 12)

@@ -119,7 +119,17 @@ class Service:
     def _runner(self, engine: Engine) -> JobRunner:
         """Return what runs jobs. Raises StateDamaged."""
         book = JobBook(self._options.state or _STATE, boot_id(engine.machine.root))
-        return JobRunner(book, engine.bodies(), self._worker.change_and_wait)
+        runner = JobRunner(book, engine.bodies(), self._worker.change_and_wait)
+        loop = asyncio.get_running_loop()
+
+        def look_after(number: int) -> None:
+            # What a job left half-way is an alert from its end on, not a minute later.
+            if number not in runner.unfinished:
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(self._dirty.set)
+
+        runner.subscribe(look_after)
+        return runner
 
     async def _end_jobs(self, desk: JobDesk) -> None:
         desk.stop()

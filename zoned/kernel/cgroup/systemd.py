@@ -229,21 +229,23 @@ class CgroupSystemd(Unified):
             self.release(still, None)
 
     def _put_back(self, pids: list[int], former: str) -> list[int]:
-        """Move processes into the unit that they came from; return those it does not take.
+        """Move processes into the group that they came from; return those it does not take.
 
         systemd itself moves processes only into units that are delegated. Into any other one
-        that still runs they are written, because that is where systemd believes them to be.
+        that still runs they are written, because that is where systemd believes them to be; and
+        into a group that is no unit's, which somebody else made.
         """
         unit, subgroup = _unit_in(former)
         place = below(self._root.cgroup, former)
-        if unit is None or place is None or is_below(former, self.parent):
+        if place is None or former == "/" or is_below(former, self.parent):
             return pids
-        if self._bus.unit_property(unit, "Unit", "ActiveState") in {None, *_IDLE}:
-            return pids
-        try:
-            self._bus.attach_processes(unit, subgroup, pids)
-        except ServiceManager as error:
-            logger.debug("%s is not delegated: %s", unit, error)
+        if unit is not None:
+            if self._bus.unit_property(unit, "Unit", "ActiveState") in {None, *_IDLE}:
+                return pids
+            try:
+                self._bus.attach_processes(unit, subgroup, pids)
+            except ServiceManager as error:
+                logger.debug("%s is not delegated: %s", unit, error)
         return [pid for pid in pids if self.location(pid) != former and not self._put(place, pid)]
 
     def foreign_units(self, zone: str) -> tuple[str, ...]:

@@ -16,18 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-FOLDER = Path(__file__).parent
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep this folder's tests in one process: they share the machine's cgroups.
-
-    Here and not later, because xdist reads the groups before the hooks of this file see the list.
-    """
-    if FOLDER in item.path.parents:
-        item.add_marker(pytest.mark.xdist_group("host"))
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[Daemon]:
     if reason := missing():

@@ -65,14 +65,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark this folder's tests, and keep those of one release in one process.
-
-    Two releases may run beside each other (xdist), never two machines of one. Here and not later,
-    because xdist reads the groups before the hooks of this file see the list.
-    """
+    """Mark this folder's tests."""
     if FOLDER in item.path.parents:
         item.add_marker(pytest.mark.lab)
-        item.add_marker(pytest.mark.xdist_group(_machine_of(item)[1] or "lab"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

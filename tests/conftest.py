@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How tests are shared out among processes (xdist): what needs the same machine stays together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
+
+_RELEASES = ("bookworm", "trixie")
+
+
+def share_of(nodeid: str) -> str:
+    """Return what a test belongs to: all tests of one share run in one process, one by one.
+
+    The lab's releases run beside each other, never two machines of one; the tests on this machine
+    have its cgroups in common; of the others each file is a share.
+    """
+    path, _, name = nodeid.partition("::")
+    if path.startswith("tests/host/"):
+        return "host"
+    if path.startswith("tests/lab/"):
+        parameters = name.partition("[")[2].rstrip("]").split("-")
+        return next((each for each in _RELEASES if each in parameters), "lab")
+    return path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Share tests out by `share_of`. xdist's own groups get lost with pytest 9."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByShare(LoadScopeScheduling):  # type: ignore[misc] - xdist tells no types
+        def _split_scope(self, nodeid: str) -> str:
+            return share_of(nodeid)
+
+    return ByShare(config, log)

@@ -28,7 +28,9 @@ ACCELERATION = {
     "kvm": ("-accel", "kvm", "-cpu", "host"),
     "tcg": ("-accel", "tcg,thread=multi", "-cpu", "max"),
 }
-_QUIET_BOOT = "root=/dev/vda rw console=ttyS0 quiet panic=-1 systemd.show_status=0"
+# tsc=reliable: else the kernel may find the emulated clock unstable and patch itself while it runs,
+# which emulated processors do not always survive (oops: int3 in sched_clock_cpu).
+_QUIET_BOOT = "root=/dev/vda rw console=ttyS0 quiet panic=-1 systemd.show_status=0 tsc=reliable"
 _CONSOLE_LINES = 25
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +28,12 @@ def share_of(nodeid: str) -> str:
         parameters = name.partition("[")[2].rstrip("]").split("-")
         return next((each for each in _RELEASES if each in parameters), "lab")
     return path
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C as from a terminal: in a shell's background job all that runs ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

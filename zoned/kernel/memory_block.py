@@ -75,6 +75,23 @@ def read_blocks(root: Root) -> tuple[Block, ...]:
     return tuple(block for block in read if block)
 
 
+def read_block(root: Root, number: int) -> Block | None:
+    """Return one memory block as `read_blocks` does, or None where there is none of that number.
+
+    Raises MachineError for a file that cannot be read.
+    """
+    folder = root.sys / "devices/system/memory"
+    size = block_size(root)
+    if size is None:
+        return None
+    node = min(numbered(folder / f"memory{number}", _NODE), default=None)
+    directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _read_block(directory, number, size, node)
+    finally:
+        os.close(directory)
+
+
 def count_blocks(blocks: Iterable[Block]) -> dict[int, BlockCount]:
     """Return how many blocks each node has; a node none of whose states is known is left out.
 

@@ -32,13 +32,17 @@ def _bit(number: int) -> np.uint64:
 # include/uapi/linux/kernel-page-flags.h
 KPF_LOCKED = _bit(0)
 KPF_LRU = _bit(5)
+KPF_SLAB = _bit(7)
 KPF_WRITEBACK = _bit(8)
+KPF_BUDDY = _bit(10)
+"""free"""
 KPF_ANON = _bit(12)
 KPF_COMPOUND_HEAD = _bit(15)
 KPF_COMPOUND_TAIL = _bit(16)
 KPF_HUGE = _bit(17)
 """of a hugetlb page"""
 KPF_UNEVICTABLE = _bit(18)
+KPF_HWPOISON = _bit(19)
 KPF_NOPAGE = _bit(20)
 """there is no page frame of that number; also said of one that the file does not reach"""
 KPF_KSM = _bit(21)
@@ -68,9 +72,9 @@ class PageFlags:
         Raises Unsupported where the kernel was built without them or does not show them to the
         caller: they are root's.
         """
-        self._flags = _open(root, "kpageflags")
+        self._flags = open_list(root, "kpageflags")
         try:
-            self._counts = _open(root, "kpagecount")
+            self._counts = open_list(root, "kpagecount")
         except MachineError:
             os.close(self._flags)
             raise
@@ -132,7 +136,11 @@ def _read_runs(fd: int, values: Words, lows: list[int], lengths: list[int]) -> N
         place += size
 
 
-def _open(root: Root, name: str) -> int:
+def open_list(root: Root, name: str) -> int:
+    """Return a descriptor of one of the lists of page frames in /proc.
+
+    Raises Unsupported where there is none or the caller may not see it, and MachineError.
+    """
     path = root.proc / name
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are written to have the kernel tidy up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.unit.fake_sys import NODES, add_node, write
+from zoned.errors import KernelRefused
+from zoned.kernel.compaction import compact, drop_slab
+from zoned.kernel.root import sysroot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_node_is_compacted(tmp_path: Path) -> None:
+    add_node(tmp_path, 2, {"compact": ""})
+    assert compact(sysroot(tmp_path), 2)
+    assert (tmp_path / NODES / "node2/compact").read_text().strip() == "1"
+
+
+def test_slab_is_dropped(tmp_path: Path) -> None:
+    write(tmp_path, {"proc/sys/vm/drop_caches": "0"})
+    assert drop_slab(sysroot(tmp_path))
+    assert (tmp_path / "proc/sys/vm/drop_caches").read_text().strip() == "2"
+
+
+def test_a_kernel_that_cannot(tmp_path: Path) -> None:
+    assert not compact(sysroot(tmp_path), 0)
+    assert not drop_slab(sysroot(tmp_path))
+    assert not (tmp_path / "proc").exists()
+
+
+def test_a_refusal(tmp_path: Path) -> None:
+    (tmp_path / NODES / "node0/compact").mkdir(parents=True)
+    with pytest.raises(KernelRefused, match="node0/compact"):
+        compact(sysroot(tmp_path), 0)

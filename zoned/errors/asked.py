@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was asked for is wrong, or cannot be had. Nothing was changed."""
+
+from __future__ import annotations
+
+from zoned.errors.root import ZonedError
+
+
+class BadInput(ZonedError):
+    """The request cannot be carried out as it was written. Nothing was changed."""
+
+    code = "bad-input"
+
+
+class UsageError(BadInput):
+    """An argument makes no sense. Nothing was changed."""
+
+    code = "usage"
+    exit_status = 2
+
+
+class UnknownNode(BadInput):
+    """A node was named that this machine does not have, or that has no memory.
+
+    `zonectl topology` lists the nodes.
+    """
+
+    code = "unknown-node"
+
+
+class BadSize(BadInput):
+    """A size is zero, not a number of bytes, or larger than what it is to be taken from."""
+
+    code = "bad-size"
+
+
+class BadName(BadInput):
+    """A zone's name is 1 to 63 characters of a-z, 0-9, '.', '_' and '-', the first a letter or
+    digit.
+    """
+
+    code = "bad-name"
+
+
+class BadList(BadInput):
+    """A list of nodes or CPUs is malformed. It is written as numactl does: 0  0-3,6  all  !1."""
+
+    code = "bad-list"
+
+
+class NameTaken(BadInput):
+    """A zone of that name exists already, made by hand or by the policy."""
+
+    code = "name-taken"
+
+
+class NoSuchZone(BadInput):
+    """There is no zone of that name. `zonectl list` shows which there are."""
+
+    code = "no-such-zone"
+
+
+class MovableOnly(BadInput):
+    """None of the nodes has memory that the kernel can use for itself.
+
+    A group confined to movable memory alone cannot even map memory (ENOMEM), so at least one node
+    of a zone must be listed in /sys/devices/system/node/has_normal_memory.
+    """
+
+    code = "movable-only"
+
+
+class NoCapacity(BadInput):
+    """The nodes have less memory left than the zone asks for.
+
+    What a node can give to zones of backing `reserve` is its total, less the system reserve,
+    less what other such zones have on it. The message gives the numbers.
+    """
+
+    code = "no-capacity"
+
+
+class NoRoom(BadInput):
+    """The nodes that pages were to move to have too little free memory. No page was moved.
+
+    The kernel never takes another node instead of a full one. What counts is free memory above
+    the kernel's watermarks and clean file cache, less what zones were promised there and do not
+    use yet.
+    """
+
+    code = "no-room"
+
+
+class TooFewBlocks(BadInput):
+    """A node cannot give so many memory blocks. Nothing was changed, or all was put back.
+
+    Blocks with memory that the kernel uses for itself cannot go offline, node 0 keeps its low
+    memory for devices, and each node keeps enough memory that the kernel can use (movable:kernel
+    at most 3:1 unless the policy says `movable_ratio`). `zonectl blocks list --why` tells of each.
+    """
+
+    code = "too-few-blocks"
+
+
+class NodeTaken(BadInput):
+    """A zone of backing `node` wants a node that others need, or another zone wants its node.
+
+    Such a zone has its nodes for itself. Move or destroy the other zones there first, or name
+    other nodes; at least one node with memory that the kernel can use stays for everybody else.
+    """
+
+    code = "node-taken"
+
+
+class FenceImpossible(BadInput):
+    """Others cannot be kept off the node of a zone of backing `node`.
+
+    A group outside of the zones has, by its own setting, no other nodes than the zone's, or the
+    daemon itself runs in a group with others: kept off the node it could move no pages there.
+    zoned.service runs in a group of its own.
+    """
+
+    code = "fence-impossible"
+
+
+class HasMembers(BadInput):
+    """The zone has members. zoned kills nothing by itself: drain the zone first
+    (`zonectl destroy NAME --drain root`), or say `--kill`.
+    """
+
+    code = "has-members"
+
+
+class UnitInZone(BadInput):
+    """A unit of the service manager was started inside the zone's slice.
+
+    systemd cannot move a running unit from one slice to another, and stopping the slice would
+    stop the unit. Stop the unit or start it elsewhere, then try again.
+    """
+
+    code = "unit-in-zone"
+
+
+class BelowUse(BadInput):
+    """The zone uses more than the new size, and the kernel could not make room.
+
+    Reclaim was tried; the old limit stands. Anonymous memory can only be reclaimed with swap.
+    """
+
+    code = "below-use"
+
+
+class InPolicy(BadInput):
+    """The zone is defined by a policy file, which would bring it back. Change the file, then
+    `zonectl reload`.
+    """
+
+    code = "in-policy"
+
+
+class NotConfinable(BadInput):
+    """Process 1 and the daemon itself are never put into a zone."""
+
+    code = "not-confinable"
+
+
+class NodeInUse(BadInput):
+    """A base zone cannot go while zones have a share of it, or blocks of it are parked.
+
+    The message names them. `zonectl move NAME --nodes LIST` moves a zone elsewhere,
+    `zonectl destroy NAME` ends it, and `zonectl blocks unpark` gives parked blocks back.
+    """
+
+    code = "node-in-use"
+
+
+class NotRemovable(BadInput):
+    """The memory of a base zone cannot leave: the machine started with it, or it is the last that
+    the kernel can use for itself. `zonectl base list` tells where memory is from.
+    """
+
+    code = "not-removable"
+
+
+class NoSuchDax(BadInput):
+    """There is no device-dax region of that name. `zonectl base list` shows which there are."""
+
+    code = "no-such-dax"
+
+
+class MessageTooLarge(BadInput):
+    """A request on the socket has more bytes than any that makes sense. It was not read."""
+
+    code = "message-too-large"
+
+
+class NoSuchProcess(BadInput):
+    """There is no process with that pid, or it ended meanwhile."""
+
+    code = "no-such-process"
+
+
+class KernelThread(BadInput):
+    """Kernel threads cannot be members of a zone: they have no memory of their own."""
+
+    code = "kernel-thread"
+
+
+class NoSuchUnit(BadInput):
+    """The service manager has no such unit loaded, or it is not running."""
+
+    code = "no-such-unit"
+
+
+class NoSuchCgroup(BadInput):
+    """There is no such cgroup, or it is no group that processes may be taken from."""
+
+    code = "no-such-cgroup"
+
+
+class NotAMember(BadInput):
+    """What is to be detached is not a member of the zone."""
+
+    code = "not-a-member"
+
+
+class NoSuchJob(BadInput):
+    """There is no job of that number: there never was, or it ended long ago.
+
+    `zonectl jobs` lists those that run or wait, and the last fifty that are over.
+    """
+
+    code = "no-such-job"
+
+
+class JobOver(BadInput):
+    """The job is over, so it can no longer be paused, resumed or cancelled.
+
+    `zonectl job ID` shows how it ended.
+    """
+
+    code = "job-over"
+
+
+class PolicyError(BadInput):
+    """Policy files have mistakes. All of them are listed, each with file, line and field."""
+
+    code = "bad-policy"
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems), hint="nothing of the policy was applied")
+        self.problems = problems

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the asking itself goes wrong: nobody there, not allowed, not now, not all."""
+
+from __future__ import annotations
+
+from zoned.errors.root import ZonedError
+
+
+class NoDaemon(ZonedError):
+    """Nobody listens on the socket: the daemon is not running, or the socket is elsewhere."""
+
+    code = "no-daemon"
+    exit_status = 3
+
+
+class Denied(ZonedError):
+    """The caller may not do this: reading is open to the group `zoned`, changing to root, running
+    in a zone to the users that the zone names.
+    """
+
+    code = "denied"
+    exit_status = 4
+
+
+class Partial(ZonedError):
+    """Something was done and something is left; the message says what."""
+
+    code = "partial"
+    exit_status = 64
+
+
+class TryLater(ZonedError):
+    """The same request can succeed later."""
+
+    code = "try-later"
+    exit_status = 75
+
+
+class ZoneBusy(TryLater):
+    """A job works on the zone, and nobody else may change the zone until the job is over.
+
+    `zonectl job ID wait` waits for the job, `zonectl job ID cancel` ends it.
+    """
+
+    code = "zone-busy"
+
+
+class JobInterrupted(TryLater):
+    """The daemon ended while the job ran, and the job could not be taken up again.
+
+    What was moved by then stays where it is. `zonectl job ID` shows how far the job came; the
+    same command begins anew with what is left.
+    """
+
+    code = "interrupted"
+
+
+class JobCancelled(ZonedError):
+    """Somebody cancelled the job: `zonectl job ID cancel`, or Ctrl-C where it was started.
+
+    What was moved by then stays where it is, and the job's figures are exact.
+    """
+
+    code = "cancelled"
+
+
+class Bug(ZonedError):
+    """A defect of zoned. Please report it with the daemon's log."""
+
+    code = "bug"

@@ -23,6 +23,8 @@ class Worker:
     def __init__(self) -> None:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="zoned-writer")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="zoned-reader")
+        self.prepare: Callable[[], object] = lambda: None
+        """what each thread does before its next piece of work; set by the daemon"""
 
     async def change(self, work: Callable[[], _T]) -> _T:
         """Run work that may change the machine: one piece at a time, each to its end.
@@ -36,6 +38,7 @@ class Worker:
 
         Raises Suspended where the daemon ends before the work's turn came.
         """
+        self.prepare()
         try:
             future = self._writer.submit(work)
         except RuntimeError as error:
@@ -47,7 +50,12 @@ class Worker:
 
     async def look(self, work: Callable[[], _T]) -> _T:
         """Run work that only reads."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+        def prepared() -> _T:
+            self.prepare()
+            return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, prepared)
 
     def stop(self) -> None:
         """Wait for the work under way; what has not begun is dropped."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """System calls that Python has no function for. A call and a check, no policy.
 
-Sources: migrate_pages(2), move_pages(2), pidfd_open(2), include/uapi/linux/mempolicy.h, and each
-architecture's table of system calls.
+Sources: migrate_pages(2), move_pages(2), set_mempolicy(2), pidfd_open(2), inotify(7),
+include/uapi/linux/mempolicy.h, and each architecture's table of system calls.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ Buffer: TypeAlias = Any
 """An object with the buffer protocol. Before Python 3.12 no type can say so of all that have it."""
 
 # include/uapi/linux/mempolicy.h
+MPOL_DEFAULT, MPOL_BIND = 0, 2
+MPOL_F_STATIC_NODES = 1 << 15
 MPOL_MF_MOVE = 1 << 1
 MPOL_MF_MOVE_ALL = 1 << 2
 
@@ -27,18 +29,24 @@ NOT_TRIED = -4096
 """Status of a page that the kernel left alone; no errno is that large."""
 _NOT_TRIED = NOT_TRIED.to_bytes(4, sys.byteorder, signed=True)
 
-# machine -> (migrate_pages, move_pages)
-_GENERIC = (238, 239)
+# include/uapi/linux/inotify.h
+IN_MODIFY, IN_CREATE = 0x2, 0x100
+
+# machine -> (migrate_pages, move_pages, set_mempolicy)
+_GENERIC = (238, 239, 237)
+_PPC64 = (258, 301, 261)
 _NUMBERS = {
-    "x86_64": (256, 279),
+    "x86_64": (256, 279, 238),
     "aarch64": _GENERIC,
     "riscv64": _GENERIC,
     "loongarch64": _GENERIC,
-    "ppc64": (258, 301),
-    "ppc64le": (258, 301),
-    "s390x": (287, 310),
+    "ppc64": _PPC64,
+    "ppc64le": _PPC64,
+    "s390x": (287, 310, 270),
 }
-_NR_MIGRATE_PAGES, _NR_MOVE_PAGES = _NUMBERS.get(os.uname().machine, (-1, -1))
+_NR_MIGRATE_PAGES, _NR_MOVE_PAGES, _NR_SET_MEMPOLICY = _NUMBERS.get(
+    os.uname().machine, (-1, -1, -1)
+)
 
 _BITS = 8 * ctypes.sizeof(ctypes.c_ulong)
 
@@ -46,6 +54,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # A variadic function: without argtypes, pointers and 64-bit numbers would be cut to an int.
 _libc.syscall.restype = ctypes.c_long
 _libc.syscall.argtypes = [ctypes.c_long] * 7
+_libc.inotify_add_watch.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32]
 
 
 def migrate_pages(pid: int, old_nodes: Iterable[int], new_nodes: Iterable[int]) -> int:
@@ -95,6 +104,34 @@ def move_pages_raw(
     return _call("move_pages", _NR_MOVE_PAGES, pid, count, *places, flags)
 
 
+def set_mempolicy(mode: int, nodes: Iterable[int] = ()) -> None:
+    """Say where this thread's memory comes from; `nodes` are none with MPOL_DEFAULT.
+
+    Raises OSError: EINVAL (none of the nodes has memory, or may be used), ENOSYS.
+    """
+    wanted = set(nodes)
+    if not wanted:
+        _call("set_mempolicy", _NR_SET_MEMPOLICY, mode, 0, 0)
+        return
+    mask = _mask(wanted, max(wanted))
+    # The kernel takes one off the number of bits that it is given.
+    bits = len(mask) * _BITS + 1
+    _call("set_mempolicy", _NR_SET_MEMPOLICY, mode, ctypes.addressof(mask), bits)
+
+
+def inotify_open() -> int:
+    """Return a descriptor for `inotify_add`; it does not block. Raises OSError: EMFILE."""
+    return _checked("inotify_init1", int(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)))
+
+
+def inotify_add(descriptor: int, path: bytes, events: int) -> int:
+    """Watch a file or folder for these events; return the watch's number, the same for each path.
+
+    Raises OSError: ENOENT, ENOSPC (more watches than the user may have).
+    """
+    return _checked("inotify_add_watch", int(_libc.inotify_add_watch(descriptor, path, events)))
+
+
 def pidfd_open(pid: int) -> int:
     """Return a file descriptor of the process; it becomes readable when the process has ended.
 
@@ -118,7 +155,10 @@ def _call(name: str, number: int, *arguments: int) -> int:
     if number < 0:
         raise OSError(errno.ENOSYS, f"{name}: its number on {os.uname().machine} is not known")
     padded = arguments + (0,) * (6 - len(arguments))
-    result = int(_libc.syscall(number, *padded))
+    return _checked(name, int(_libc.syscall(number, *padded)))
+
+
+def _checked(name: str, result: int) -> int:
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")

@@ -7,6 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoned.errors import MachineError, Unsupported
+from zoned.kernel.cgroup.fence_systemd import FenceSystemd
+from zoned.kernel.cgroup.fence_v1 import FenceV1
+from zoned.kernel.cgroup.fence_v2 import FenceV2
 from zoned.kernel.cgroup.mounts import CgroupMounts, cgroup_mounts
 from zoned.kernel.cgroup.systemd import CgroupSystemd
 from zoned.kernel.cgroup.unified import NEEDED, controllers_of
@@ -17,6 +20,7 @@ from zoned.kernel.cgroup.v2 import CgroupV2
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from zoned.kernel.cgroup.fence import FenceDriver
     from zoned.kernel.cgroup.protocol import CgroupDriver, UnitDriver
     from zoned.kernel.root import Root
 
@@ -64,3 +68,19 @@ def choose_units(root: Root, parent: str = "zone") -> UnitDriver | None:
     if _systemd_runs(root) and root.cgroup in cgroup_mounts(root).unified:
         return SystemdUnits(root, parent)
     return None
+
+
+def choose_fence(root: Root, parent: str = "zone") -> FenceDriver:
+    """Return who keeps others off nodes: beside the groups that `choose_driver` has for zones.
+
+    Raises Unsupported.
+    """
+    mounts = cgroup_mounts(root)
+    if root.cgroup in mounts.unified:
+        return FenceSystemd(root, parent) if _systemd_runs(root) else FenceV2(root, parent)
+    if mounts.v1.keys() >= set(NEEDED):
+        return FenceV1(root, parent)
+    for mount in mounts.unified:
+        if _serves(mount):
+            return FenceV2(replace(root, cgroup=mount), parent)
+    raise Unsupported(_why(mounts))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zoned.kernel.systemd_bus import Manager
 
 _NAME = re.compile(r"[A-Za-z0-9:_.@\\-]+")
-_KINDS = {
+KINDS = {
     ".service": "Service",
     ".scope": "Scope",
     ".slice": "Slice",
@@ -56,14 +56,14 @@ class SystemdUnits:
     def unit_cgroup(self, unit: str) -> str:
         name = self._known(unit)
         state = self._bus.unit_property(name, "Unit", "ActiveState")
-        cgroup = self._bus.unit_property(name, _interface(name), "ControlGroup")
+        cgroup = self._bus.unit_property(name, interface_of(name), "ControlGroup")
         if state not in _RUNNING or not cgroup:
             raise NoSuchUnit(f"unit {name} is not running", hint=f"systemctl status {name}")
         return str(cgroup)
 
     def unit_nodes(self, unit: str) -> frozenset[int]:
         name = self._known(unit)
-        nodes = self._bus.unit_property(name, _interface(name), "AllowedMemoryNodes")
+        nodes = self._bus.unit_property(name, interface_of(name), "AllowedMemoryNodes")
         return unmask(bytes(nodes)) if isinstance(nodes, bytes | list) else frozenset()
 
     def confine_unit(self, unit: str, nodes: frozenset[int]) -> None:
@@ -140,11 +140,12 @@ class SystemdUnits:
 def _full_name(unit: str) -> str:
     if not _NAME.fullmatch(unit):
         raise NoSuchUnit(f"{unit!r} is no name for a unit")
-    return unit if unit.endswith(tuple(_KINDS)) else f"{unit}.service"
+    return unit if unit.endswith(tuple(KINDS)) else f"{unit}.service"
 
 
-def _interface(unit: str) -> str:
-    return _KINDS["." + unit.rpartition(".")[2]]
+def interface_of(unit: str) -> str:
+    """Return the D-Bus interface of the unit's kind, e.g. ``Service``."""
+    return KINDS["." + unit.rpartition(".")[2]]
 
 
 def _write_drop_in(path: Path, text: str) -> None:

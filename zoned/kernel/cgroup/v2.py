@@ -196,6 +196,9 @@ def _enabled(folder: Path) -> frozenset[str]:
 def _uses(folder: Path, controller: str) -> bool:
     """Return whether somebody relies on the controller in this group."""
     unset = _UNSET[controller]
+    if read_text(folder / FILES[Field.MEMS]) == (mark(folder, Field.MEMS) or None):
+        # All nodes, in a group that was confined while it had processes: nobody's wish any more.
+        unset = {name: value for name, value in unset.items() if name != FILES[Field.MEMS]}
     return any(read_text(folder / name) not in {None, value} for name, value in unset.items())
 
 

@@ -285,12 +285,12 @@ class FakeManager:
             self.kernel.write(control, "+cpuset +memory")
 
     def unit_property(self, unit: str, interface: str, name: str) -> object | None:
-        assert interface in {"Unit", "Service", "Scope", "Slice", "Socket"}
+        assert interface in {"Unit", "Service", "Scope", "Slice", "Socket", "Mount"}
         if unit not in self.units:
             return None
         if name == "SliceOf":
             return [each for each, got in self.units.items() if got.get("Slice") == unit]
-        return self.units[unit].get(name)
+        return self.units[unit].get(name, b"" if name == "AllowedMemoryNodes" else None)
 
     def attach_processes(self, unit: str, subgroup: str, pids: Sequence[int]) -> None:
         self.calls.append(("attach_processes", f"{unit} {subgroup}"))

@@ -9,7 +9,10 @@ import pytest
 
 from tests.unit.kernel.cgroup.fakes import fake_root
 from zoned.errors import Unsupported
-from zoned.kernel.cgroup.detect import choose_driver, choose_units
+from zoned.kernel.cgroup.detect import choose_driver, choose_fence, choose_units
+from zoned.kernel.cgroup.fence_systemd import FenceSystemd
+from zoned.kernel.cgroup.fence_v1 import FenceV1
+from zoned.kernel.cgroup.fence_v2 import FenceV2
 from zoned.kernel.cgroup.mounts import cgroup_mounts
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ def test_plain_v2(tmp_path: Path) -> None:
     driver = choose_driver(root, "zone")
 
     assert (driver.kind, driver.parent, driver.protects) == ("v2", "/zone", True)
+    assert type(choose_fence(root)) is FenceV2
     assert choose_units(root) is None
 
 
@@ -44,6 +48,7 @@ def test_systemd(tmp_path: Path) -> None:
     driver = choose_driver(root, "zone")
 
     assert (driver.kind, driver.parent, driver.protects) == ("systemd", "/zone.slice", True)
+    assert type(choose_fence(root)) is FenceSystemd
     assert choose_units(root) is not None
 
 
@@ -60,6 +65,7 @@ def test_a_hybrid_tree_is_v1_even_under_systemd(tmp_path: Path) -> None:
     driver = choose_driver(root)
 
     assert (driver.kind, driver.parent, driver.protects) == ("v1", "/zone", False)
+    assert type(choose_fence(root)) is FenceV1
     assert choose_units(root) is None
 
 
@@ -71,6 +77,7 @@ def test_a_second_mount_of_v2_serves_where_it_has_the_controllers(tmp_path: Path
     (unified / "cgroup.controllers").write_text("cpuset memory hugetlb\n")
 
     assert choose_driver(root).kind == "v2"
+    assert [path.parent for path in choose_fence(root).watched()] == [root.cgroup]
 
     (unified / "cgroup.controllers").write_text("hugetlb\n")
     with pytest.raises(Unsupported, match="neither"):
@@ -87,6 +94,8 @@ def test_controllers_on_both_sides_are_no_use(tmp_path: Path) -> None:
 
     with pytest.raises(Unsupported, match="cgroup v1 has memory"):
         choose_driver(root)
+    with pytest.raises(Unsupported, match="cgroup v1 has memory"):
+        choose_fence(root)
 
 
 def test_mounts_together_and_names_with_blanks(tmp_path: Path) -> None:

@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fence of zones of backing `node`: nobody else gets memory of their node."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.following import PARTIAL
+from tests.lab.harness.guest import Guest
+from tests.lab.harness.install import copy_sources
+from tests.lab.harness.wait import wait_until
+from tests.lab.programs import anonymous_by_node, start_hog
+
+MIB = 1 << 20
+ROOT = "/sys/fs/cgroup"
+NODE = 3
+_STORE = "/var/lib/zoned/zones.json"
+_DROP_INS = "find /run/systemd/system.control /run/systemd/transient -name '*MemoryNodes.conf'"
+_IN_USER = ["systemd-run", "--scope", "--slice=user.slice", "--quiet"]
+_NEAR = ["taskset", "-c", str(NODE)]
+_LOOK = """
+import json, os, pathlib
+found = {}
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        text = pathlib.Path("/proc", pid, "numa_maps").read_text()
+        where = pathlib.Path("/proc", pid, "cgroup").read_text().strip()
+        name = pathlib.Path("/proc", pid, "comm").read_text().strip()
+    except OSError:
+        continue
+    pages = 0
+    for line in text.splitlines():
+        if " anon=" in line and " file=" not in line:
+            pages += sum(int(word[3:]) for word in line.split() if word.startswith("N3="))
+    if pages:
+        found[f"{pid} {name} {where}"] = pages
+print(json.dumps(found))
+"""
+
+
+def groups(guest: Guest) -> dict[str, tuple[str, str]]:
+    """Return each group below the root: the nodes that were written, and those in force."""
+    script = f"""
+    cd {ROOT}
+    for each in */; do
+        echo "${{each%/}};$(cat $each/cpuset.mems);$(cat $each/cpuset.mems.effective)"
+    done"""
+    # A group may end in between.
+    rows = [line.split(";") for line in guest.shell(script + " 2> /dev/null || true").splitlines()]
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+def outsiders(guest: Guest) -> dict[str, tuple[str, str]]:
+    """Return the groups that are to be fenced."""
+    exempt = {"zone.slice", "zoned.service"}
+    return {name: each for name, each in groups(guest).items() if name not in exempt}
+
+
+def ids(text: str) -> set[int]:
+    """Return the numbers in a list as the kernel writes it."""
+    found: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def property_of(guest: Guest, unit: str) -> str:
+    """Return the nodes of its own that a unit has."""
+    return guest.check(["systemctl", "show", "-P", "AllowedMemoryNodes", unit]).strip()
+
+
+def alerts(guest: Guest) -> list[dict[str, Any]]:
+    """Return what zoned finds wrong."""
+    found: list[dict[str, Any]] = json.loads(guest.check(["zonectl", "status", "-o", "json"]))[
+        "alerts"
+    ]
+    return [each for each in found if each["code"].startswith("fence")]
+
+
+def wait_until_fenced(guest: Guest) -> None:
+    """Wait until nobody outside may use the zone's node."""
+
+    def loose() -> list[str]:
+        return [name for name, each in outsiders(guest).items() if NODE in ids(each[1])]
+
+    wait_until(lambda: not loose(), f"nobody may use node {NODE}")
+    assert alerts(guest) == []
+
+
+def create(guest: Guest) -> None:
+    words = ["--size", "512MiB", "--nodes", str(NODE), "--backing", "node"]
+    done = guest.run(["zonectl", "create", "db", *words], timeout=300)
+    # A page or two of somebody's may have stayed: the fence itself moves them.
+    assert done.returncode in {0, PARTIAL}, done
+
+
+def destroy(guest: Guest) -> None:
+    guest.check(["zonectl", "destroy", "db", "--kill"])
+
+
+def on_the_node(guest: Guest) -> dict[str, int]:
+    """Return who has anonymous pages on the zone's node, but for the zone's members."""
+    found: dict[str, int] = json.loads(guest.check(["python3", "-c", _LOOK]))
+    return {who: pages for who, pages in found.items() if "zone-db.slice" not in who}
+
+
+def meminfo(guest: Guest, what: str) -> int:
+    """Return MiB of a line of the node's meminfo."""
+    text = guest.read(f"/sys/devices/system/node/node{NODE}/meminfo")
+    found = re.search(rf" {what}: +(\d+) kB", text)
+    assert found
+    return int(found[1]) >> 10
+
+
+@pytest.fixture
+def fenced(zoned_guest: Guest) -> Guest:
+    """A guest with a zone that has node 3 for itself."""
+    create(zoned_guest)
+    wait_until_fenced(zoned_guest)
+    return zoned_guest
+
+
+@pytest.fixture
+def stopping(zoned_guest: Guest) -> Iterator[list[str]]:
+    """Units that are stopped after the test, and forgotten."""
+    units: list[str] = []
+    yield units
+    for unit in units:
+        zoned_guest.run(["systemctl", "stop", unit])
+        zoned_guest.run(["systemctl", "revert", unit])
+
+
+def test_under_pressure_nobody_else_has_pages_on_the_node(zoned_guest: Guest) -> None:
+    guest = zoned_guest
+    before = start_hog(guest, 200, _NEAR, "before")
+    assert anonymous_by_node(guest, before.pid)[NODE] >= 150
+    create(guest)
+    wait_until_fenced(guest)
+    assert NODE not in anonymous_by_node(guest, before.pid)
+
+    files = meminfo(guest, "FilePages")
+    service = start_hog(guest, 600, _NEAR, "service")
+    user = start_hog(guest, 400, [*_IN_USER, *_NEAR], "user")
+    guest.shell(
+        f"taskset -c {NODE} dd if=/dev/zero of=/var/tmp/cache bs=1M count=200 status=none;"
+        "rm /var/tmp/cache"
+    )
+    member = start_hog(guest, 300, ["zonectl", "run", "db", "--"], "member")
+
+    assert "system.slice" in guest.read(f"/proc/{service.pid}/cgroup")
+    assert "user.slice" in guest.read(f"/proc/{user.pid}/cgroup")
+    assert on_the_node(guest) == {}
+    assert set(anonymous_by_node(guest, member.pid)) == {NODE}
+    assert 300 <= meminfo(guest, "AnonPages") <= 320
+    assert meminfo(guest, "FilePages") - files < 32
+
+
+def test_who_appears_is_fenced(fenced: Guest, stopping: list[str]) -> None:
+    stopping += ["fresh.service", "fresh.slice", "topper.service"]
+    fenced.check(["systemd-run", "--slice=fresh.slice", "--unit=fresh", "sleep", "infinity"])
+    fenced.check(["systemd-run", "--slice=-.slice", "--unit=topper", "sleep", "infinity"])
+    fenced.check(["mkdir", f"{ROOT}/stranger"])
+    try:
+        wait_until_fenced(fenced)
+        seen = outsiders(fenced)
+        assert {"fresh.slice", "topper.service", "stranger"} <= seen.keys()
+        assert {*fenced.check(["systemctl", "show", "-P", "Slice", "fresh"]).split()} == {
+            "fresh.slice"
+        }
+        pid = fenced.check(["systemctl", "show", "-P", "MainPID", "fresh"]).strip()
+        allowed = fenced.read(f"/proc/{pid}/status")
+        assert f"Mems_allowed_list:\t{seen['fresh.slice'][1]}\n" in allowed
+
+        # A unit that ends is fenced again when it comes back, and a reload changes nothing.
+        fenced.check(["systemctl", "stop", "topper.service"])
+        fenced.check(["systemd-run", "--slice=-.slice", "--unit=topper", "sleep", "infinity"])
+        fenced.check(["systemctl", "daemon-reload"])
+        fenced.check(["systemctl", "daemon-reexec"])
+        wait_until_fenced(fenced)
+    finally:
+        fenced.check(["rmdir", f"{ROOT}/stranger"])
+
+
+def test_drift_is_mended(fenced: Guest) -> None:
+    kept = property_of(fenced, "system.slice")
+    assert NODE not in ids(kept.replace(" ", ","))
+    assert ids(kept.replace(" ", ",")) >= {0, 1, 2}
+    for drift in (
+        "systemctl set-property --runtime system.slice AllowedMemoryNodes=",
+        f"systemctl set-property --runtime system.slice AllowedMemoryNodes={NODE}",
+        f"echo 0-{NODE} > {ROOT}/system.slice/cpuset.mems",
+        "systemctl revert system.slice",
+    ):
+        fenced.shell(drift)
+        wait_until_fenced(fenced)
+        wait_until(lambda: property_of(fenced, "system.slice") == kept, f"mended after {drift}")
+
+
+def test_lifted_all_is_as_it_was(zoned_guest: Guest, stopping: list[str]) -> None:
+    guest = zoned_guest
+    stopping += ["own.service", "inner.service", "own.slice"]
+    guest.check(
+        ["systemd-run", "--slice=own.slice", "--unit=own", "sleep", "infinity"],
+    )
+    guest.check(["systemctl", "set-property", "--runtime", "own.slice", "AllowedMemoryNodes=1 3"])
+    nodes = f"--property=AllowedMemoryNodes={NODE}"
+    guest.check(["systemd-run", "--slice=own.slice", "--unit=inner", nodes, "sleep", "infinity"])
+    guest.check(["mkdir", "-p", f"{ROOT}/stranger"])
+    inner = f"{ROOT}/own.slice/inner.service/cpuset.mems.effective"
+    wait_until(lambda: guest.read(inner).strip() == str(NODE), "the inner unit has its node")
+    every = guest.read("/sys/devices/system/node/possible").strip()
+
+    def state() -> dict[str, Any]:
+        units = [name for name in outsiders(guest) if "." in name]
+        return {
+            "properties": {unit: property_of(guest, unit) for unit in sorted(units)},
+            # The kernel does not empty the set of a group with processes: all nodes are the same.
+            "groups": {
+                name: ("" if written == every else written, effective)
+                for name, (written, effective) in outsiders(guest).items()
+            },
+            "drop-ins": sorted(guest.run(["sh", "-c", _DROP_INS]).stdout.split()),
+        }
+
+    try:
+        before = state()
+        assert before["groups"]["own.slice"] == (f"1,{NODE}", f"1,{NODE}")
+        for _ in range(2):
+            create(guest)
+            wait_until_fenced(guest)
+            assert state() != before
+            # What it wants is not there any more: the kernel gives it what its slice has.
+            assert groups(guest)["own.slice"] == ("1", "1")
+            assert guest.read(inner).strip() == "1"
+            destroy(guest)
+            assert state() == before
+            assert guest.read(inner).strip() == str(NODE)
+            guest.check(["systemctl", "daemon-reload"])
+            assert state() == before
+    finally:
+        guest.check(["rmdir", f"{ROOT}/stranger"])
+
+
+def test_a_daemon_that_was_killed_finds_its_fence(fenced: Guest, stopping: list[str]) -> None:
+    stopping += ["late.service", "late.slice"]
+    fenced.check(["systemctl", "kill", "-s", "KILL", "zoned"])
+    fenced.run(["systemctl", "stop", "zoned"])
+    fenced.check(["systemctl", "reset-failed", "zoned"])
+    assert not [name for name, each in outsiders(fenced).items() if NODE in ids(each[1])]
+    fenced.check(["systemd-run", "--slice=late.slice", "--unit=late", "sleep", "infinity"])
+    assert NODE in ids(outsiders(fenced)["late.slice"][1])
+    fenced.check(["systemctl", "set-property", "--runtime", "system.slice", "AllowedMemoryNodes="])
+
+    fenced.check(["systemctl", "start", "zoned"])
+    wait_until_fenced(fenced)
+
+    # Killed once more, and meanwhile nobody wants the zone any longer.
+    fenced.check(["systemctl", "kill", "-s", "KILL", "zoned"])
+    fenced.run(["systemctl", "stop", "zoned"])
+    fenced.check(["systemctl", "reset-failed", "zoned"])
+    store = json.loads(fenced.read(_STORE))
+    store["zones"] = [zone for zone in store["zones"] if zone["spec"]["name"] != "db"]
+    fenced.write(_STORE, json.dumps(store))
+    fenced.check(["systemctl", "start", "zoned"])
+    assert all(NODE in ids(each[1]) for each in outsiders(fenced).values())
+    assert json.loads(fenced.read("/run/zoned/ledger.json"))["fence"] == {}
+
+
+def test_the_daemon_keeps_off_and_is_not_confined(fenced: Guest) -> None:
+    pid = fenced.check(["systemctl", "show", "-P", "MainPID", "zoned"]).strip()
+    fenced.check(["zonectl", "list"])
+
+    assert NODE in ids(
+        next(
+            line.split()[1]
+            for line in fenced.read(f"/proc/{pid}/status").splitlines()
+            if line.startswith("Mems_allowed_list")
+        )
+    )
+    policies = {line.split()[1] for line in fenced.read(f"/proc/{pid}/numa_maps").splitlines()}
+    assert len(policies) == 1
+    policy = policies.pop()
+    assert policy.startswith("bind=static:")
+    assert NODE not in ids(policy.partition(":")[2])
+    assert NODE not in anonymous_by_node(fenced, int(pid))
+
+
+def test_a_daemon_among_others_refuses(zoned_guest: Guest) -> None:
+    guest = zoned_guest
+    socket = "/run/byhand.socket"
+    place = ["--socket", socket, "--state", "/run/byhand", "--group", "byhand"]
+    daemon = guest.start(["zoned", "run", "--config", "/run/byhand", *place])
+    wait_until(lambda: guest.exists(socket), "a daemon in system.slice")
+
+    done = guest.run(
+        [
+            *("zonectl", "--socket", socket, "create", "own", "--size", "512MiB"),
+            *("--nodes", str(NODE), "--backing", "node"),
+        ]
+    )
+
+    assert done.returncode == 1, done
+    assert "[fence-impossible] the daemon runs in system.slice" in done.stderr
+    daemon.signal(15)
+    daemon.wait()
+    assert all(NODE in ids(each[1]) for each in outsiders(guest).values())
+
+
+_KEEP = """
+import pathlib, sys
+from types import SimpleNamespace
+from zoned.engine.fence.keep import keep_fence
+from zoned.engine.ledger import Ledger
+from zoned.kernel.cgroup.fence_v1 import FenceV1
+from zoned.kernel.cgroup.fence_v2 import FenceV2
+from zoned.kernel.root import Root
+root = Root(cgroup=pathlib.Path("/sys/fs/cgroup/zoned-plain"))
+machine = SimpleNamespace(
+    root=root, own_memory=None, fence_changed=lambda: None,
+    ledger=Ledger(pathlib.Path("/run/zoned-plain"), "boot"),
+    fence=FenceV1(root) if sys.argv[1] == "v1" else FenceV2(root),
+)
+for alert in keep_fence(machine, frozenset(map(int, sys.argv[2:]))):
+    print(alert.code, alert.subject, alert.message)
+"""
+
+
+def keep(guest: Guest, kind: str, *fenced: int) -> str:
+    """Keep the fence of plain groups in the guest; return what is wrong with it."""
+    if "sources" not in guest.facts:
+        copy_sources(Path(guest.share, "sources"))
+        guest.facts["sources"] = True
+    environment = {"PYTHONPATH": "/mnt/host/sources", "PYTHONDONTWRITEBYTECODE": "1"}
+    words = [kind, *map(str, fenced)]
+    return guest.check(["python3", "-c", _KEEP, *words], env=environment).strip()
+
+
+def test_plain_groups(guest: Guest) -> None:
+    """Beside systemd, in a group that stands for the root: its children are the siblings."""
+    plain = f"{ROOT}/zoned-plain"
+
+    def mems(name: str, file: str = "cpuset.mems") -> str:
+        return guest.read(f"{plain}/{name}/{file}").strip()
+
+    enabled = guest.read(f"{ROOT}/cgroup.subtree_control")
+    guest.shell(
+        f"rm -rf /run/zoned-plain; echo +cpuset > {ROOT}/cgroup.subtree_control; mkdir {plain};"
+        f"echo +cpuset > {plain}/cgroup.subtree_control; cd {plain}; mkdir busy idle own zone;"
+        "echo 1-3 > own/cpuset.mems"
+    )
+    enter = ["sh", "-c", f'echo $$ > {plain}/busy/cgroup.procs; exec "$@"', "sh"]
+    hog = start_hog(guest, 64, [*enter, *_NEAR])
+    try:
+        assert anonymous_by_node(guest, hog.pid)[NODE] >= 60
+        assert keep(guest, "v2", NODE) == ""
+        assert NODE not in anonymous_by_node(guest, hog.pid)
+        assert NODE not in ids(mems("busy", "cpuset.mems.effective"))
+        assert NODE not in ids(mems("idle"))
+        assert mems("own") == "1-2"
+        assert mems("zone") == ""
+
+        guest.shell(f"mkdir {plain}/new; echo 0-3 > {plain}/idle/cpuset.mems")
+        assert keep(guest, "v2", NODE) == ""
+        assert ids(mems("new")) == ids(mems("idle")) == ids(mems("busy"))
+        guest.shell(f"rmdir {plain}/new; echo 3 > {plain}/own/cpuset.mems")
+        assert keep(guest, "v2", NODE) == ""
+        assert mems("own") == "1-2"
+
+        assert keep(guest, "v2") == ""
+        every = guest.read("/sys/devices/system/node/possible").strip()
+        assert {name: mems(name) for name in ("busy", "idle", "own", "zone")} == {
+            "busy": every,
+            "idle": "",
+            "own": "1-3",
+            "zone": "",
+        }
+    finally:
+        hog.process.kill()
+        guest.shell(f"rmdir {plain}/*/ {plain}; rm -r /run/zoned-plain")
+        if "cpuset" not in enabled:
+            guest.run(["sh", "-c", f"echo -cpuset > {ROOT}/cgroup.subtree_control"])
+
+
+@pytest.mark.on("bookworm")
+def test_groups_of_version_1(guest: Guest) -> None:
+    """The cpuset hierarchy of version 1, which this kernel still has, beside version 2."""
+    mount = "/run/cpuset-v1"
+    guest.shell(
+        f"rm -rf /run/zoned-plain; mkdir -p {mount}; mount -t cgroup -o cpuset cpuset {mount};"
+        f"cd {mount}; mkdir busy busy/inner zone; for each in busy busy/inner zone; do"
+        "  echo 0-3 > $each/cpuset.cpus; echo 0-3 > $each/cpuset.mems; done"
+    )
+    enter = ["sh", "-c", f'echo $$ > {mount}/busy/inner/cgroup.procs; exec "$@"', "sh"]
+    hog = start_hog(guest, 64, [*enter, *_NEAR])
+
+    def mems() -> list[str]:
+        names = ("busy", "busy/inner", "zone")
+        return [guest.read(f"{mount}/{name}/cpuset.mems").strip() for name in names]
+
+    try:
+        assert anonymous_by_node(guest, hog.pid)[NODE] >= 60
+        told = keep(guest, "v1", NODE)
+        assert told.startswith("fence-loose root group")
+        assert len(told.splitlines()) == 1
+        assert mems() == ["0-2", "0-2", "0-3"]
+        assert NODE not in anonymous_by_node(guest, hog.pid)
+        assert guest.read(f"{mount}/busy/inner/cpuset.memory_migrate").strip() == "0"
+
+        assert keep(guest, "v1") == ""
+        assert mems() == ["0-3", "0-3", "0-3"]
+    finally:
+        hog.process.kill()
+        guest.shell(
+            f"cd {mount}; rmdir busy/inner busy zone; cd /; umount {mount}; rm -r /run/zoned-plain"
+        )

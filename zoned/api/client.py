@@ -1,121 +1,101 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Talking to the daemon from a program that is not asynchronous itself."""
+"""Talking to the daemon: varlink (https://varlink.org/Service) over a plain socket.
+
+The library that serves it is made for programs that do many things at once: loading it takes longer
+than most commands of zonectl.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import dataclasses
 import errno
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import json
+import os
+import socket
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from asyncvarlink import (
-    VarlinkClientProtocol,
-    VarlinkErrorReply,
-    VarlinkTransport,
-    connect_unix_varlink,
-)
-from asyncvarlink.conversion import ConversionError
-
-from zoned.api.interfaces import Failed
+from zoned.api.convert import WrongShape, converted
 from zoned.errors import Bug, Denied, NoDaemon, ZonedError, revive
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Iterator
+    from collections.abc import Generator, Iterator, Mapping
 
-    from asyncvarlink import VarlinkInterface
+T = TypeVar("T")
 
-SOCKET = Path("/run/zoned/io.zoned")
+SOCKET = "/run/zoned/io.zoned"
 """Where the daemon listens unless it is told otherwise."""
+
+_PREFIX = "io.zoned"
+_CHUNK = 64 << 10
+
+_Path: TypeAlias = "str | os.PathLike[str]"
+_Reply: TypeAlias = "tuple[str | None, dict[str, Any], bool]"
+"""error or None, parameters, and whether another reply follows"""
 
 
 class Client:
-    """One connection. Raises NoDaemon where nobody listens, Denied where it may not be opened."""
+    """One connection, for one call at a time.
 
-    def __init__(self, socket: Path = SOCKET) -> None:
-        self._socket = socket
-        self._loop = asyncio.new_event_loop()
-        self._transport: VarlinkTransport | None = None
-        self._streams: list[AsyncGenerator[Any, None]] = []
+    Raises NoDaemon where nobody listens, Denied where it may not be opened.
+    """
+
+    def __init__(self, path: _Path = SOCKET) -> None:
+        self._received = bytearray()
         try:
-            self._transport, self._protocol = self._loop.run_until_complete(
-                connect_unix_varlink(VarlinkClientProtocol, socket)
-            )
+            self._socket = _connected(path)
         except OSError as error:
-            self._loop.close()
-            raise _unreachable(socket, error) from error
+            raise _unreachable(path, error) from error
 
-    def call(self, interface: type[VarlinkInterface], method: str, **parameters: Any) -> Any:
-        """Call a method and return its result, as the interface declares it.
+    def call(self, method: str, result: type[T], /, **parameters: Any) -> T:
+        """Call a method, e.g. ``call("Zones.Show", ZoneDetail, name="db")``; return its result.
 
-        Raises the ZonedError that the daemon replied with.
+        Parameters are plain data or dataclasses. Raises the ZonedError that the daemon replied
+        with; NoDaemon where the connection breaks; Bug where the result is no `result`.
         """
-        proxy = getattr(self._protocol.make_proxy(interface), method)
-        with _errors():
-            return _only(self._loop.run_until_complete(proxy(**parameters)))
+        with contextlib.closing(self._replies(method, parameters)) as replies:
+            return _result(next(replies), result)
 
-    def stream(
-        self, interface: type[VarlinkInterface], method: str, **parameters: Any
-    ) -> Iterator[Any]:
+    def stream(self, method: str, result: type[T], /, **parameters: Any) -> Iterator[T]:
         """Call a method that answers more than once, and yield each result when it comes.
 
-        Raises the ZonedError that the daemon replied with; NoDaemon where the connection breaks
-        before the last result. A caller that does not take all of them has closed the connection.
+        Raises as `call` does; NoDaemon also where the connection breaks before the last result. A
+        caller that does not take all of them has closed the connection.
         """
-        if self._transport is None or self._transport.is_closing():
-            # The library would wait for an answer for ever.
-            raise _hung_up()
-        proxy = getattr(self._protocol.make_proxy(interface), method)
-        results: AsyncGenerator[Any, None] = proxy(**parameters)
-        self._streams.append(results)
+        with contextlib.closing(self._replies(method, parameters, more=True)) as replies:
+            for reply in replies:
+                yield _result(reply, result)
+
+    def _replies(
+        self, method: str, parameters: Mapping[str, Any], *, more: bool = False
+    ) -> Generator[_Reply, None, None]:
         whole = False
         try:
+            self._socket.sendall(_request(method, parameters, more=more))
             while not whole:
-                with _errors():
-                    found = self._next(results)
-                whole = found is None
-                if not whole:
-                    yield _only(found)
-        except (Bug, NoDaemon):
-            raise
-        except ZonedError:
-            whole = True
-            raise
+                reply = _parsed(self._receive())
+                whole = not reply[-1]
+                yield reply
+        except OSError as error:
+            raise _hung_up() from error
         finally:
-            self._leave(results, whole=whole)
+            # What is still to come would be taken for an answer to the next call.
+            if not whole:
+                self.close()
 
-    def _next(self, results: AsyncGenerator[Any, None]) -> Any:
-        task = self._loop.create_task(_next_or_none(results))
-        try:
-            return self._loop.run_until_complete(task)
-        finally:
-            # What a signal's handler raises ends the loop, not the task.
-            task.cancel()
-            self._loop.run_until_complete(_settled(task))
-
-    def _leave(self, results: AsyncGenerator[Any, None], *, whole: bool) -> None:
-        if self._loop.is_closed():
-            return
-        self._streams.remove(results)
-        if not whole:
-            self._hang_up()
-        # The library complains of what was told and never taken.
-        self._loop.run_until_complete(_settled(_take_all(results)))
+    def _receive(self) -> bytes:
+        while (end := self._received.find(b"\0")) < 0:
+            more = self._socket.recv(_CHUNK)
+            if not more:
+                raise _hung_up()
+            self._received += more
+        message = bytes(self._received[:end])
+        del self._received[: end + 1]
+        return message
 
     def close(self) -> None:
         """Close the connection."""
-        if not self._loop.is_closed():
-            self._hang_up()
-            for results in self._streams.copy():
-                self._leave(results, whole=False)
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
-
-    def _hang_up(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-            self._loop.run_until_complete(self._transport.closed_future)
-            self._transport = None
+        self._socket.close()
 
     def __enter__(self) -> Client:
         return self
@@ -124,36 +104,61 @@ class Client:
         self.close()
 
 
-async def _next_or_none(results: AsyncGenerator[Any, None]) -> Any:
-    return await anext(results, None)
-
-
-async def _take_all(results: AsyncGenerator[Any, None]) -> None:
-    async for _ in results:
-        pass
-
-
-async def _settled(work: Awaitable[Any]) -> None:
-    await asyncio.gather(work, return_exceptions=True)
-
-
-def _only(result: dict[str, Any]) -> Any:
-    return next(iter(result.values()), None)
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """Raise what comes over the socket as the errors of zoned."""
+def _connected(path: _Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        yield
-    except Failed as error:
-        raise revive(error.p_code, error.p_message, error.p_hint) from error
-    except (VarlinkErrorReply, ConversionError, ValueError, TypeError) as error:
-        raise Bug(
-            f"the daemon answered {error}", hint="are its version and mine the same?"
-        ) from error
-    except OSError as error:
-        raise _hung_up() from error
+        connection.connect(os.fspath(path))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _request(method: str, parameters: Mapping[str, Any], *, more: bool) -> bytes:
+    request: dict[str, Any] = {"method": f"{_PREFIX}.{method}"}
+    if parameters:
+        request["parameters"] = parameters
+    if more:
+        request["more"] = True
+    return json.dumps(request, default=dataclasses.asdict).encode() + b"\0"
+
+
+def _parsed(message: bytes) -> _Reply:
+    try:
+        reply = json.loads(message.decode())
+    except ValueError as error:
+        raise _nonsense(error) from error
+    if isinstance(reply, dict):
+        parts = (reply.get("error"), reply.get("parameters", {}), reply.get("continues", False))
+        match parts:
+            case (str() | None) as failure, dict() as parameters, bool() as continues:
+                return failure, parameters, continues
+    raise _nonsense("what is no reply of varlink")
+
+
+def _result(reply: _Reply, result: type[T]) -> T:
+    error, parameters, _ = reply
+    if error is not None:
+        raise _failure(error, parameters)
+    # A method declares one result or none.
+    (name, value), *others = parameters.items() or [("the result", None)]
+    try:
+        if others:
+            raise WrongShape(f"{len(parameters)} results, not one")
+        return converted(value, result, name)
+    except WrongShape as wrong:
+        raise _nonsense(wrong) from wrong
+
+
+def _failure(error: str, parameters: dict[str, Any]) -> ZonedError:
+    match error, parameters:
+        case "io.zoned.Failed", {"code": str(code), "message": str(message), "hint": str(hint)}:
+            return revive(code, message, hint)
+    return _nonsense(f"{error}: {parameters}" if parameters else error)
+
+
+def _nonsense(what: object) -> Bug:
+    return Bug(f"the daemon answered {what}", hint="are its version and mine the same?")
 
 
 def _hung_up() -> NoDaemon:
@@ -163,10 +168,10 @@ def _hung_up() -> NoDaemon:
     )
 
 
-def _unreachable(socket: Path, error: OSError) -> ZonedError:
+def _unreachable(path: _Path, error: OSError) -> ZonedError:
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return Denied(f"you may not open {socket}", hint="ask as root")
+        return Denied(f"you may not open {path}", hint="ask as root")
     return NoDaemon(
-        f"no daemon listens on {socket}: {error.strerror or error}",
+        f"no daemon listens on {path}: {error.strerror or error}",
         hint="start it: systemctl start zoned, or zoned run",
     )

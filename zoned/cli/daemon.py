@@ -6,18 +6,16 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from typing import TYPE_CHECKING
+from types import NoneType
 
 import click
 
+from zoned.api.types import StatusInfo
 from zoned.cli.output import Format, Row, Table, columns, counted, emit, output_option
 from zoned.cli.talk import Session, call, pass_session
 from zoned.errors import Partial, UsageError, by_code
 from zoned.model.alert import AlertCode
 from zoned.units import format_size
-
-if TYPE_CHECKING:
-    from zoned.api.types import StatusInfo
 
 
 @click.command()
@@ -29,7 +27,7 @@ def status(session: Session, output: Format) -> None:
     What each node can still give to zones, and everything that is not as it should be. Exit
     status 1 where there is any alert.
     """
-    found: StatusInfo = call(session, "Service", "Status")
+    found = call(session, "Status", StatusInfo)
     nodes: list[Row] = [
         [
             each.node,
@@ -74,7 +72,7 @@ def reload(session: Session) -> None:
 
     A mistake in any of them leaves everything as it was.
     """
-    call(session, "Policy", "Reload", doing="reloading the policy")
+    call(session, "Policy.Reload", NoneType, doing="reloading the policy")
     click.echo("the policy is in force")
 
 
@@ -86,7 +84,7 @@ def reset(session: Session) -> None:
     Members go back to the cgroups they came from. Zones of the policy come back when the daemon is
     started or reloaded.
     """
-    left: list[str] = call(session, "Service", "Reset", doing="destroying all zones")
+    left = call(session, "Reset", list[str], doing="destroying all zones")
     if left:
         raise Partial("\n".join(["these zones are left:", *left]))
     click.echo("no zone is left")

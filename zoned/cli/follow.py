@@ -96,7 +96,6 @@ class Interrupts:
 
 def run_job(
     session: Session,
-    interface: str,
     method: str,
     *,
     output: Format,
@@ -109,14 +108,14 @@ def run_job(
     Ctrl-C cancels it. Raises what `conclude` raises, and what the daemon refuses with.
     """
     if no_wait:
-        job: JobInfo = call(session, interface, method, doing=doing, **parameters)
+        job = call(session, method, JobInfo, doing=doing, **parameters)
         if output is Format.TABLE:
             click.echo(job.id)
         else:
             emit(output, dataclasses.asdict(job))
         return
     with Interrupts() as interrupts:
-        job = call(session, interface, method, doing=doing, **parameters)
+        job = call(session, method, JobInfo, doing=doing, **parameters)
         last = follow(session, job, output, interrupts)
     conclude(last, output, interrupted=interrupts.count > 0)
 
@@ -224,12 +223,11 @@ def _listen(session: Session, number: int, tell: Callable[[_News], None]) -> Non
 def _heard_all(
     session: Session, number: int, tell: Callable[[_News], None], patience: _Patience
 ) -> bool:
-    from zoned.api import interfaces
     from zoned.api.client import Client
 
     try:
         with Client(session.socket) as client:
-            for job in client.stream(interfaces.Jobs, "Watch", id=number):
+            for job in client.stream("Jobs.Watch", JobInfo, id=number):
                 if patience.is_tried:
                     tell("the daemon is back")
                 patience.restore()
@@ -261,7 +259,7 @@ class _Cancelling:
         patience = _Patience()
         while True:
             try:
-                call(self._session, "Jobs", "Cancel", id=self._number)
+                call(self._session, "Jobs.Cancel", JobInfo, id=self._number)
                 self.heard.set()
             except NoDaemon:
                 if patience.last():

@@ -4,20 +4,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import click
 
+from zoned.api.types import JobInfo
 from zoned.cli.follow import conclude, follow
 from zoned.cli.output import Format, emit, output_option
 from zoned.cli.report import job_table, jobs_table
 from zoned.cli.talk import Session, call, pass_session
 from zoned.model.job import JobState
 
-if TYPE_CHECKING:
-    from zoned.api.types import JobInfo
-
-_METHODS = {"pause": "Pause", "resume": "Resume", "cancel": "Cancel"}
+_METHODS = {"pause": "Jobs.Pause", "resume": "Jobs.Resume", "cancel": "Jobs.Cancel"}
 _SETTLED = {
     "pause": {JobState.PAUSED},
     "resume": {JobState.RUNNING, JobState.QUEUED},
@@ -34,7 +31,7 @@ def jobs(session: Session, output: Format) -> None:
     DONE is how much of what is to move was dealt with, MOVED what moved, LEFT BEHIND what could
     not be moved. `zonectl job ID` tells more.
     """
-    found: list[JobInfo] = call(session, "Jobs", "List")
+    found = call(session, "Jobs.List", list[JobInfo])
     notes = [] if found else ["no jobs yet"]
     emit(output, [dataclasses.asdict(job) for job in found], jobs_table(found), notes=notes)
 
@@ -57,9 +54,9 @@ def job(session: Session, number: int, word: str | None, output: Format) -> None
     not the job.
     """
     if word in _METHODS:
-        _report(call(session, "Jobs", _METHODS[word], id=number), word, output)
+        _report(call(session, _METHODS[word], JobInfo, id=number), word, output)
         return
-    found: JobInfo = call(session, "Jobs", "Show", id=number)
+    found = call(session, "Jobs.Show", JobInfo, id=number)
     if word is None:
         emit(output, dataclasses.asdict(found), job_table(found), notes=found.notes)
         return

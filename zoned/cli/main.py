@@ -6,7 +6,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
-from pathlib import Path
 
 import click
 
@@ -47,7 +46,7 @@ _COMMANDS = _OnDemand(
     {
         "status": "zoned.cli.daemon:status",
         "topology": "zoned.cli.topology:topology",
-        "list": "zoned.cli.zones:list_zones",
+        "list": "zoned.cli.zone_list:list_zones",
         "show": "zoned.cli.zones:show",
         "create": "zoned.cli.zones:create",
         "resize": "zoned.cli.zones:resize",
@@ -59,7 +58,8 @@ _COMMANDS = _OnDemand(
         "migrate": "zoned.cli.migrate:migrate",
         "jobs": "zoned.cli.jobs:jobs",
         "job": "zoned.cli.jobs:job",
-        "blocks": "zoned.cli.topology:blocks",
+        "base": "zoned.cli.base:base",
+        "blocks": "zoned.cli.blocks:blocks",
         "check": "zoned.cli.policy:check",
         "schema": "zoned.cli.policy:schema",
         "reload": "zoned.cli.daemon:reload",
@@ -72,15 +72,15 @@ _COMMANDS = _OnDemand(
 @click.group(commands=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--socket",
-    type=click.Path(path_type=Path),
-    default=Path("/run/zoned/io.zoned"),
+    type=click.Path(),
+    default="/run/zoned/io.zoned",
     envvar="ZONED_SOCKET",
     show_default=True,
     help="Where the daemon listens.",
 )
 @click.version_option(__version__, prog_name="zonectl")
 @click.pass_context
-def cli(context: click.Context, socket: Path) -> None:
+def cli(context: click.Context, socket: str) -> None:
     """Set memory of NUMA nodes aside for services, containers and machines: derived zones.
 
     \b

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import click
@@ -49,7 +50,7 @@ def run(session: Session, name: str, command: tuple[str, ...]) -> None:
     if not command:
         raise UsageError("no command is named", hint="zonectl run NAME -- COMMAND")
     program = _find(command[0])
-    call(session, "Zones", "Enter", name=name)
+    call(session, "Zones.Enter", NoneType, name=name)
     _become(program, command)
 
 
@@ -100,8 +101,7 @@ def attach(
         return
     run_job(
         session,
-        "Zones",
-        "Attach",
+        "Zones.Attach",
         output=output,
         no_wait=no_wait,
         doing=f"attaching to zone {name}",
@@ -123,8 +123,7 @@ def detach(session: Session, name: str, output: Format, *, no_wait: bool, **give
     require_one(given)
     run_job(
         session,
-        "Zones",
-        "Detach",
+        "Zones.Detach",
         output=output,
         no_wait=no_wait,
         doing=f"detaching from zone {name}",

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from zoned.api.types import SurveyInfo
 from zoned.cli.follow import run_job
 from zoned.cli.options import (
     dry_run_option,
@@ -24,9 +25,6 @@ from zoned.cli.talk import Session, call, pass_session
 from zoned.errors import UsageError
 from zoned.model.migration import Outcome
 from zoned.units import format_size
-
-if TYPE_CHECKING:
-    from zoned.api.types import SurveyInfo
 
 _WHY = {
     Outcome.BUSY: "under I/O or locked at the moment; each is tried again",
@@ -67,8 +65,7 @@ def migrate(
         return
     run_job(
         session,
-        "Memory",
-        "Migrate",
+        "Memory.Migrate",
         output=output,
         no_wait=no_wait,
         doing="looking at what is to be moved",
@@ -101,8 +98,7 @@ def move(
         return
     run_job(
         session,
-        "Zones",
-        "Move",
+        "Zones.Move",
         output=output,
         no_wait=no_wait,
         doing=f"looking at zone {name}",
@@ -119,9 +115,7 @@ def survey(session: Session, output: Format, kind: str, *, no_wait: bool, **give
     """
     if no_wait:
         raise UsageError("--dry-run starts no job", hint="leave --no-wait out")
-    found: SurveyInfo = call(
-        session, "Memory", "Survey", doing="looking at pages", kind=kind, **given
-    )
+    found = call(session, "Memory.Survey", SurveyInfo, doing="looking at pages", kind=kind, **given)
     tables = [_by_node(found), _rooms(found)]
     if any(found.stays.values()):
         tables.append(_stays(found))

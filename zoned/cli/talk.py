@@ -7,13 +7,15 @@ import contextlib
 import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from os import PathLike
+
+T = TypeVar("T")
 
 _PATIENCE = 1.0
 """Seconds after which a person wants to know that something is going on."""
@@ -23,7 +25,7 @@ _PATIENCE = 1.0
 class Session:
     """What the options before the command said."""
 
-    socket: Path
+    socket: str | PathLike[str]
 
 
 def pass_session(command: Callable[..., None]) -> Callable[..., None]:
@@ -31,18 +33,19 @@ def pass_session(command: Callable[..., None]) -> Callable[..., None]:
     return click.make_pass_decorator(Session)(command)
 
 
-def call(session: Session, interface: str, method: str, doing: str = "", **parameters: Any) -> Any:
-    """Call a method of the daemon, e.g. ``call(session, "Zones", "List")``.
+def call(
+    session: Session, method: str, result: type[T], /, *, doing: str = "", **parameters: Any
+) -> T:
+    """Call a method of the daemon, e.g. ``call(session, "Zones.List", list[ZoneInfo])``.
 
-    Parameters that are None are left out. Raises ZonedError.
+    Parameters that are None are left out. Raises what `Client` does.
     """
-    # These are slow to import, and commands that need no daemon do without them.
-    from zoned.api import interfaces
+    # Commands that need no daemon do without it.
     from zoned.api.client import Client
 
     given = {key: value for key, value in parameters.items() if value is not None}
     with Client(session.socket) as client, sign_of_life(doing):
-        return client.call(getattr(interfaces, interface), method, **given)
+        return client.call(method, result, **given)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`zonectl topology` and `zonectl blocks list`: the machine as it is, without the daemon."""
+"""`zonectl topology`: the machine as it is, without the daemon."""
 
 from __future__ import annotations
 
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,19 +10,15 @@ import click
 
 from zoned.cli.output import Column, Format, Table, columns, emit, output_option
 from zoned.idset import format_ids
-from zoned.kernel.memory_block import read_blocks
 from zoned.kernel.node import read_topology
 from zoned.kernel.root import Root, sysroot
-from zoned.model.topology import BlockState
+from zoned.model.base import granules
 from zoned.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from zoned.model.topology import Access, Block, BlockCount, HugePages, Node, Topology
-
-BASE = "base"
-"""The owner of memory that no zone holds."""
+    from zoned.model.topology import Access, BlockCount, HugePages, Node, Topology
 
 
 def sysroot_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,32 +57,16 @@ def topology(output: Format, root: Root) -> None:
     tables = [_nodes_table(machine.nodes)]
     if len(machine.nodes) > 1 and any(node.distances for node in machine.nodes):
         tables.append(_distances_table(machine.nodes))
-    notes = (
-        []
-        if machine.block_size is None
-        else [f"\nmemory blocks of {format_size(machine.block_size)}"]
-    )
-    emit(output, topology_data(machine), *tables, notes=notes)
+    emit(output, topology_data(machine), *tables, notes=_notes(machine))
 
 
-@click.group
-def blocks() -> None:
-    """Look at memory blocks, the pieces in which memory can come and go."""
-
-
-@blocks.command("list")
-@output_option
-@sysroot_option
-def list_blocks(output: Format, root: Root) -> None:
-    """List the memory blocks of this machine.
-
-    ZONES is the kernel's zone of an online block, or the zones that an offline one can come back
-    to; "none" is a block that can never go offline. OWNER is "base" for memory that no zone
-    holds. The table shows neighbours that are alike as one line; JSON has one entry per block.
-    """
-    found = read_blocks(root)
-    owners: Mapping[int, str] = {}
-    emit(output, blocks_data(found, owners), _blocks_table(found, owners))
+def _notes(machine: Topology) -> list[str]:
+    notes = []
+    if machine.block_size is not None:
+        notes.append(f"memory blocks of {format_size(machine.block_size)}")
+    for parts in sorted({tuple(sorted(nodes)) for nodes in granules(machine.nodes).values()}):
+        notes.append(f"nodes {format_ids(parts)} are parts of one physical node (numa=fake)")
+    return ["", *notes] if notes else []
 
 
 def topology_data(machine: Topology) -> dict[str, object]:
@@ -96,22 +75,6 @@ def topology_data(machine: Topology) -> dict[str, object]:
         "block_size": machine.block_size,
         "nodes": [_node_data(node) for node in machine.nodes],
     }
-
-
-def blocks_data(found: Sequence[Block], owners: Mapping[int, str]) -> list[dict[str, object]]:
-    """Return what `zonectl blocks list -o json` prints. `owners` is what the daemon knows of."""
-    return [
-        {
-            "id": block.id,
-            "start": block.start,
-            "size": block.size,
-            "state": None if block.state is None else str(block.state),
-            "zones": list(block.zones),
-            "node": block.node,
-            "owner": _owner(block, owners),
-        }
-        for block in found
-    ]
 
 
 def _node_data(node: Node) -> dict[str, object]:
@@ -143,12 +106,6 @@ def _access_data(access: Access) -> dict[str, object]:
 
 def _count_data(count: BlockCount) -> dict[str, object]:
     return {"total": count.total, "online": count.online, "offline": count.offline}
-
-
-def _owner(block: Block, owners: Mapping[int, str]) -> str | None:
-    if block.id in owners:
-        return owners[block.id]
-    return BASE if block.state is BlockState.ONLINE else block.owner
 
 
 def _nodes_table(nodes: Sequence[Node]) -> Table:
@@ -206,36 +163,3 @@ def _distances_table(nodes: Sequence[Node]) -> Table:
         rows=[[node.id, *(node.distances.get(other.id) for other in nodes)] for node in nodes],
         title="distances",
     )
-
-
-def _blocks_table(found: Sequence[Block], owners: Mapping[int, str]) -> Table:
-    return Table(
-        columns=columns("BLOCKS", "RANGE", ">SIZE", "STATE", "ZONES", ">NODE", "OWNER"),
-        rows=[_run_row(run, owners) for run in _runs(found, owners)],
-    )
-
-
-def _runs(found: Sequence[Block], owners: Mapping[int, str]) -> Iterator[list[Block]]:
-    """Yield neighbouring blocks that differ in nothing but their address."""
-
-    def alike(numbered: tuple[int, Block]) -> object:
-        position, block = numbered
-        kind = (block.state, block.zones, block.node, _owner(block, owners))
-        return block.id - position, kind
-
-    for _, run in groupby(enumerate(found), key=alike):
-        yield [block for _, block in run]
-
-
-def _run_row(run: Sequence[Block], owners: Mapping[int, str]) -> list[str | int | None]:
-    first, size = run[0], run[0].size
-    end = None if size is None else first.start + size * len(run) - 1
-    return [
-        format_ids(block.id for block in run),
-        f"{first.start:#018x}" + ("" if end is None else f"-{end:#018x}"),
-        None if size is None else format_size(size * len(run)),
-        None if first.state is None else str(first.state),
-        " ".join(first.zones) or None,
-        first.node,
-        _owner(first, owners),
-    ]

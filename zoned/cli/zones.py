@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Zones: list, show, create, resize, destroy."""
+"""Zones: show, create, resize, destroy."""
 
 from __future__ import annotations
 
@@ -8,49 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoned.cli.follow import run_job
+from zoned.api.types import JobInfo, ZoneDetail, ZoneRequest
+from zoned.cli.follow import Interrupts, conclude, follow, run_job
 from zoned.cli.options import no_wait_option, pace_options
 from zoned.cli.output import Format, Row, Table, columns, emit, output_option
 from zoned.cli.talk import Session, call, pass_session
 from zoned.idset import format_ids
+from zoned.model.zone import Backing
 from zoned.units import format_size, parse_size
 
 if TYPE_CHECKING:
-    from zoned.api.types import LimitsInfo, PressureInfo, ZoneDetail, ZoneInfo
-
-
-@click.command("list")
-@output_option
-@pass_session
-def list_zones(session: Session, output: Format) -> None:
-    """List all zones.
-
-    USED is what is charged to the zone; FOREIGN is what its members use and what is charged
-    elsewhere, because the kernel never moves a charge with a process. STATE is active, degraded
-    (an alert), failed (not as wanted) or missing; `zonectl show NAME` tells why.
-    """
-    zones: list[ZoneInfo] = call(session, "Zones", "List")
-    heads = columns("NAME", "STATE", ">SIZE", ">USED", ">FOREIGN", "NODES", "BACKING", ">MEMBERS")
-    rows: list[Row] = [
-        [
-            zone.name,
-            zone.state,
-            format_size(zone.size),
-            format_size(zone.used),
-            format_size(zone.foreign),
-            format_ids(zone.nodes),
-            zone.backing,
-            zone.members,
-        ]
-        for zone in zones
-    ]
-    notes = [] if zones else ["no zones yet: zonectl create NAME --size 1GiB"]
-    emit(
-        output,
-        [dataclasses.asdict(zone) for zone in zones],
-        Table(columns=heads, rows=rows),
-        notes=notes,
-    )
+    from zoned.api.types import LimitsInfo, PressureInfo
 
 
 @click.command()
@@ -61,7 +29,7 @@ def show(session: Session, name: str, output: Format) -> None:
     """Show all about the zone NAME: limits as the kernel shows them, usage by node, pressure,
     events, members and alerts.
     """
-    _emit_zone(call(session, "Zones", "Show", name=name), output)
+    _emit_zone(call(session, "Zones.Show", ZoneDetail, name=name), output)
 
 
 @click.command()
@@ -74,7 +42,7 @@ def show(session: Session, name: str, output: Format) -> None:
 )
 @click.option(
     "--backing",
-    type=click.Choice(["limit", "reserve"]),
+    type=click.Choice([backing.value for backing in Backing]),
     default="reserve",
     show_default=True,
     help="How firmly the memory is set aside, see zoned-zones(7).",
@@ -93,50 +61,81 @@ def show(session: Session, name: str, output: Format) -> None:
     help="What may be swapped out: none, SIZE, max.",
 )
 @click.option("--user", "users", multiple=True, help="Who besides root may `zonectl run` here.")
+@no_wait_option
 @output_option
 @pass_session
-def create(session: Session, name: str, size: str, output: Format, **options: Any) -> None:
+def create(
+    session: Session, name: str, size: str, output: Format, *, no_wait: bool, **options: Any
+) -> None:
     """Create the zone NAME.
 
     Without --nodes and --near, the node with the most room takes it. A zone of backing `reserve`
-    is refused where its nodes cannot promise its size.
+    is refused where its nodes cannot promise its size; `blocks` takes whole memory blocks, so that
+    all of its size is free at the beginning; `node` has its nodes for itself. These two are jobs:
+    they move what others have there.
 
     \b
     zonectl create db --size 64GiB --nodes 2
     zonectl create net --size 4GiB --near netdev:eth0 --user dpdk
+    zonectl create hpc --size 256GiB --nodes 3 --backing node
     """
     users = list(options.pop("users")) or None
-    detail: ZoneDetail = call(
-        session,
-        "Zones",
-        "Create",
-        doing=f"creating zone {name}",
-        name=name,
-        size=parse_size(size),
-        users=users,
-        **options,
-    )
+    wanted = {"name": name, "size": parse_size(size), "users": users, **options}
+    if Backing(options["backing"]).is_slow:
+        request = ZoneRequest(**wanted)
+        _follow(session, "Zones.StartCreate", output, no_wait=no_wait, zone=request)
+        if no_wait:
+            return
+        detail = call(session, "Zones.Show", ZoneDetail, name=name)
+    else:
+        doing = f"creating zone {name}"
+        detail = call(session, "Zones.Create", ZoneDetail, doing=doing, **wanted)
     _done(detail, output, "created")
+
+
+def _follow(
+    session: Session, method: str, output: Format, *, no_wait: bool, **parameters: Any
+) -> None:
+    """Run a job whose result is the zone itself: with -o json that alone is printed."""
+    if output is Format.TABLE or no_wait:
+        run_job(
+            session,
+            method,
+            output=output,
+            no_wait=no_wait,
+            doing="asking for it",
+            **parameters,
+        )
+    else:
+        with Interrupts() as interrupts:
+            job = call(session, method, JobInfo, **parameters)
+            # YAML shows nothing on the way, and with JSON nothing is added at the end.
+            last = follow(session, job, Format.YAML, interrupts)
+        conclude(last, Format.JSON, interrupted=interrupts.count > 0)
 
 
 @click.command()
 @click.argument("name")
 @click.argument("size")
+@no_wait_option
 @output_option
 @pass_session
-def resize(session: Session, name: str, size: str, output: Format) -> None:
+def resize(session: Session, name: str, size: str, output: Format, *, no_wait: bool) -> None:
     """Change the zone NAME to SIZE.
 
     Shrinking makes room first; where the kernel cannot, the old limit stands and nothing is ended.
+    A zone of backing `blocks` takes memory blocks or gives them back, as a job.
     """
-    detail: ZoneDetail = call(
-        session,
-        "Zones",
-        "Resize",
-        doing=f"resizing zone {name}",
-        name=name,
-        size=parse_size(size),
-    )
+    wanted = {"name": name, "size": parse_size(size)}
+    detail = call(session, "Zones.Show", ZoneDetail, name=name)
+    if Backing(detail.backing).is_slow:
+        _follow(session, "Zones.StartResize", output, no_wait=no_wait, **wanted)
+        if no_wait:
+            return
+        detail = call(session, "Zones.Show", ZoneDetail, name=name)
+    else:
+        doing = f"resizing zone {name}"
+        detail = call(session, "Zones.Resize", ZoneDetail, doing=doing, **wanted)
     _done(detail, output, "resized")
 
 
@@ -158,8 +157,7 @@ def destroy(
     """
     run_job(
         session,
-        "Zones",
-        "Destroy",
+        "Zones.Destroy",
         output=output,
         no_wait=no_wait,
         doing=f"destroying zone {name}",
@@ -199,6 +197,7 @@ def _facts(detail: ZoneDetail) -> Table:
         ("peak", format_size(detail.peak)),
         ("foreign", format_size(detail.foreign)),
         ("swapped", format_size(detail.swap_used)),
+        ("blocks", format_ids(detail.blocks) or "none"),
         ("members", detail.members),
         ("units", ", ".join(detail.units) or "none"),
         ("users", ", ".join(detail.users) or "root only"),

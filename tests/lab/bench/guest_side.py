@@ -103,10 +103,10 @@ def create_destroy(request: Mapping[str, Any]) -> Samples:
 
 
 def _zone_by_socket(client: Any, size: int, node: int) -> None:
-    from zoned.api.interfaces import Zones
+    from zoned.api.types import JobInfo, ZoneDetail
 
-    client.call(Zones, "Create", name=_ZONE, size=size, nodes=str(node))
-    client.call(Zones, "Destroy", name=_ZONE)
+    client.call("Zones.Create", ZoneDetail, name=_ZONE, size=size, nodes=str(node))
+    client.call("Zones.Destroy", JobInfo, name=_ZONE)
 
 
 def _bare_group(size: int, node: int) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tests.lab.bench.guest_side import turns_of
 from tests.lab.bench.migration_engine import Engine, move_known
 from zoned.api.client import Client
-from zoned.api.interfaces import Jobs, Memory
+from zoned.api.types import JobInfo
 from zoned.engine.migration.look import where
 from zoned.kernel.syscalls import migrate_pages
 
@@ -112,11 +112,11 @@ def _job(client: Client, stall: int, movers: int) -> Step:
     def move(holder: Holder, source: int, target: int) -> float:
         route = {"source": str(source), "target": str(target)}
         how = {"stall": float(stall), "movers": movers}
-        job = client.call(Memory, "Migrate", pid=holder.pid, **route, **how)
-        *_, job = client.stream(Jobs, "Watch", id=job.id)
-        if job.state not in {"done", "partial"}:
+        job = client.call("Memory.Migrate", JobInfo, pid=holder.pid, **route, **how)
+        *_, job = client.stream("Jobs.Watch", JobInfo, id=job.id)
+        if job.state not in {"done", "partial"} or job.started is None or job.ended is None:
             raise RuntimeError(job)
-        return float(job.ended - job.started)
+        return job.ended - job.started
 
     return move
 

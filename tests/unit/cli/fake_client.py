@@ -9,12 +9,12 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tests.unit.api.declared import METHODS
 from zoned.api.types import JobInfo
 from zoned.errors import Bug, NoDaemon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     Step = JobInfo | BaseException | Callable[[], object]
 
@@ -78,7 +78,7 @@ class FakeDaemon:
         self.over = threading.Event()
         self._called = threading.Condition()
 
-    def client(self, socket: Path) -> FakeClient:
+    def client(self, socket: str) -> FakeClient:
         """Connect, in the place of Client."""
         if self.away:
             self.away -= 1
@@ -106,6 +106,12 @@ class FakeDaemon:
         raise Bug("the test is over")
 
 
+def check_declared(method: str, result: Any, parameters: dict[str, Any]) -> None:
+    """Check that the real daemon would take these, and answer with that."""
+    assert result == METHODS[method].result
+    assert parameters.keys() <= METHODS[method].parameters
+
+
 class FakeClient:
     """One connection."""
 
@@ -118,22 +124,22 @@ class FakeClient:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def call(self, interface: type, method: str, **parameters: Any) -> Any:
+    def call(self, method: str, result: Any, **parameters: Any) -> Any:
         """Return or raise what the script has for the method."""
-        assert hasattr(interface, method)
-        name = f"{interface.__name__}.{method}"
-        self._daemon.called(name, parameters)
-        answer = self._daemon.answers[name]
+        check_declared(method, result, parameters)
+        self._daemon.called(method, parameters)
+        answer = self._daemon.answers[method]
         if isinstance(answer, deque):
             answer = answer.popleft()
         if isinstance(answer, BaseException):
             raise answer
         return answer
 
-    def stream(self, interface: type, method: str, **parameters: Any) -> Iterator[Any]:
+    def stream(self, method: str, result: Any, **parameters: Any) -> Iterator[Any]:
         """Go through the next script of a Watch."""
-        assert (interface.__name__, method) == ("Jobs", "Watch")
-        self._daemon.called("Jobs.Watch", parameters)
+        assert method == "Jobs.Watch"
+        check_declared(method, result, parameters)
+        self._daemon.called(method, parameters)
         for step in self._daemon.watches.pop(0):
             if isinstance(step, BaseException):
                 raise step

@@ -28,6 +28,7 @@ COMMANDS = main_module.cli.list_commands(CONTEXT)
 def test_these_are_the_commands() -> None:
     assert COMMANDS == [
         "attach",
+        "base",
         "blocks",
         "check",
         "create",

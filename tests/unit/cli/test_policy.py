@@ -60,7 +60,8 @@ def test_json(tmp_path: Path) -> None:
 
 def test_stdin() -> None:
     assert run("-", text=GOOD) == "ok: 1 zone\n"
-    assert problems("-", text="a: 1") == ["<stdin>:1: a: is no known key (known are system, zones)"]
+    known = "(known are system, hotplug, zones)"
+    assert problems("-", text="a: 1") == [f"<stdin>:1: a: is no known key {known}"]
     assert problems("-", text=b"\xff") == ["<stdin>:1: byte 1: the text is not UTF-8"]
 
 
@@ -114,7 +115,7 @@ def test_without_argument_what_is_in_force(tmp_path: Path, monkeypatch: pytest.M
 
 def test_schema() -> None:
     result = CliRunner().invoke(schema, catch_exceptions=False)
-    assert json.loads(result.output)["properties"].keys() == {"system", "zones"}
+    assert json.loads(result.output)["properties"].keys() == {"system", "hotplug", "zones"}
 
 
 def test_importing_the_commands_is_cheap() -> None:

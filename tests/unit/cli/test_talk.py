@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from zoned.api.types import ZoneDetail
 from zoned.cli import talk
 from zoned.errors import BadInput
 
@@ -89,5 +90,5 @@ def test_the_spinner_is_richs() -> None:
 
 def test_parameters_that_are_none_are_left_out(daemon: Daemon) -> None:
     session = talk.Session(socket=daemon.socket)
-    made = talk.call(session, "Zones", "Create", name="db", size=1 << 30, nodes=None)
+    made = talk.call(session, "Zones.Create", ZoneDetail, name="db", size=1 << 30, nodes=None)
     assert made.name == "db"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,10 @@ from click.testing import CliRunner
 
 from tests.unit.fake_sys import MEMORY, NODES, add_block, add_node, link, write
 from tests.unit.machines import NAMES, reference
-from zoned.cli.topology import blocks, blocks_data, topology
+from zoned.cli.block_tables import blocks_data
+from zoned.cli.blocks import blocks
+from zoned.cli.talk import Session
+from zoned.cli.topology import topology
 from zoned.errors import MachineError
 from zoned.kernel.memory_block import read_blocks
 from zoned.kernel.node import read_topology
@@ -20,7 +24,6 @@ from zoned.kernel.root import Root, sysroot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import click
 
@@ -28,7 +31,8 @@ MIB = 1 << 20
 
 
 def run(command: click.Command, *arguments: str) -> str:
-    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    nobody = Session(socket=Path("/nowhere/io.zoned"))
+    result = CliRunner().invoke(command, arguments, obj=nobody, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 

@@ -119,5 +119,26 @@ FOUR_NODES = Topology(
 ONE_NODE = Topology(name="one_node", cpus=2, memory=2048, devices=_PLUGGABLE)
 """A plain machine: nothing about NUMA in its firmware."""
 
-TOPOLOGIES = {topology.name: topology for topology in (FOUR_NODES, ONE_NODE)}
+PMEM = Topology(
+    name="pmem",
+    cpus=2,
+    memory=2176,
+    # Not the last node: firmware keeps its tables at the end of low memory.
+    nodes=(Node(memory=1024, cpus=(0,)), Node(memory=640), Node(memory=512, cpus=(1,))),
+    append=("memmap=640M!1024M",),
+)
+"""Two nodes, and one all of whose memory is a legacy persistent memory region: as device-dax it has
+four whole memory blocks of 128 MiB, behind what its label takes. Linux counts nodes with CPUs
+first, so that the region's is node 2."""
+
+FAKE_NODES = Topology(
+    name="fake_nodes",
+    cpus=2,
+    memory=2048,
+    nodes=(Node(memory=1024, cpus=(0,)), Node(memory=1024, cpus=(1,))),
+    append=("numa=fake=4U",),
+)
+"""Two nodes, each of which the kernel splits into four."""
+
+TOPOLOGIES = {topology.name: topology for topology in (FOUR_NODES, ONE_NODE, PMEM, FAKE_NODES)}
 """Every machine by its name, as `scripts/lab --topology` and the mark `topology` take it."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.fake_sys import MEMORY, add_block, add_node, write
 from zoned.errors import MachineError
-from zoned.kernel.memory_block import block_size, count_blocks, read_blocks
+from zoned.kernel.memory_block import block_size, count_blocks, read_block, read_blocks
 from zoned.kernel.root import sysroot
 from zoned.model.topology import Block, BlockCount, BlockState
 
@@ -42,6 +42,20 @@ def test_fields(folder: Path) -> None:
             node=1,
         ),
     )
+
+
+def test_one_block_is_read_as_all_are(folder: Path) -> None:
+    add_node(folder, 1, {})
+    add_node(folder, 3, {})
+    add_block(folder, 9, state="online", zones="none", nodes=(3, 1))
+    add_block(folder, 10, state="offline", zones="Normal Movable")
+    root = sysroot(folder)
+    assert (read_block(root, 9), read_block(root, 10)) == read_blocks(root)
+    assert read_block(root, 11) is None
+
+
+def test_one_block_of_a_machine_without_memory_hotplug(tmp_path: Path) -> None:
+    assert read_block(sysroot(tmp_path), 0) is None
 
 
 def test_missing_files_are_unknown(folder: Path) -> None:

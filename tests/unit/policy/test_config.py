@@ -11,7 +11,13 @@ import pytest
 
 from zoned.model.policy import SystemReserve
 from zoned.policy.load import load, load_text
-from zoned.policy.schema import PolicyFile, SystemSection, ZoneSection, json_schema
+from zoned.policy.schema import (
+    HotplugSection,
+    PolicyFile,
+    SystemSection,
+    ZoneSection,
+    json_schema,
+)
 
 CONFIG = Path(__file__).parents[3] / "config"
 EXAMPLES = sorted((CONFIG / "examples").glob("*.yaml"))
@@ -44,7 +50,7 @@ def test_example(path: Path) -> None:
 
 def test_examples_show_every_key() -> None:
     text = "".join(path.read_text() for path in EXAMPLES)
-    for section in (PolicyFile, SystemSection, ZoneSection):
+    for section in (PolicyFile, SystemSection, HotplugSection, ZoneSection):
         for key in section.model_fields:
             assert re.search(rf"^ *{key}:", text, re.MULTILINE), key
 
@@ -56,7 +62,7 @@ def test_schema_is_fresh() -> None:
 def test_schema_describes_every_key() -> None:
     schema = json.loads(json_schema())
     sections = [schema, *(one for one in schema["$defs"].values() if "properties" in one)]
-    assert len(sections) == 3
+    assert len(sections) == 4
     for section in sections:
         assert section["additionalProperties"] is False
         assert all(key["description"] for key in section["properties"].values())

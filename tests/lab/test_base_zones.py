@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Base zones that come and go, next to what lsmem, numactl and daxctl say of them."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.lab.following import follow, show, wait_for
+from tests.lab.harness.guest import Guest
+from tests.lab.harness.wait import wait_until
+from tests.lab.programs import anonymous_by_node, start_hog
+from tests.lab.test_zones import ask, refused
+
+MIB = 1 << 20
+NODES = "/sys/devices/system/node"
+AUTO = "/sys/devices/system/memory/auto_online_blocks"
+POLICY = "/etc/zoned/zones.d/50-hotplug.yaml"
+BLOCK = 128
+_AS_DEVDAX = ("-f", "-e", "namespace0.0", "-m", "devdax", "-M", "mem")
+# The region lies below 4 GiB.
+_LOW = ["DMA32", "Movable", "Movable", "Movable"]
+_CRASH = "systemctl kill -s KILL zoned && systemctl reset-failed zoned; systemctl start zoned"
+
+
+@pytest.fixture
+def plain(zoned_guest: Guest) -> Iterator[Guest]:
+    """The guest as its kernel is set up: nothing in node 4, before and after."""
+    before = zoned_guest.read(AUTO)
+    assert not zoned_guest.exists(f"{NODES}/node4")
+    yield zoned_guest
+    zoned_guest.write(AUTO, before)
+
+
+@pytest.fixture
+def ours(plain: Guest) -> Guest:
+    """A guest whose policy has zoned bring new memory online."""
+    adopt_memory(plain)
+    return plain
+
+
+def adopt_memory(guest: Guest) -> None:
+    """Have the policy say that zoned brings new memory online."""
+    guest.write(POLICY, "hotplug:\n  online: zoned\n")
+    guest.check(["zonectl", "reload"])
+    assert guest.read(AUTO).strip() == "offline"
+
+
+def base_zone(guest: Guest, node: int) -> dict[str, Any]:
+    """Return what zonectl says of a base zone; nothing where there is none."""
+    return next((each for each in ask(guest, "base", "list")["nodes"] if each["node"] == node), {})
+
+
+def kinds(guest: Guest, node: int) -> list[str]:
+    """Return the kernel zones of a node's blocks by address, as lsmem says; offline is ``-``."""
+    columns = "NODE,STATE,ZONES"
+    told = json.loads(guest.check(["lsmem", "-J", "-b", "-a", "-o", columns]))["memory"]
+    return [
+        each["zones"] if each["state"] == "online" else "-"
+        for each in told
+        if int(each["node"]) == node
+    ]
+
+
+def size_by_numactl(guest: Guest, node: int) -> int | None:
+    """Return MB of a node."""
+    match = re.search(rf"^node {node} size: (\d+) MB", guest.check(["numactl", "-H"]), re.M)
+    return int(match[1]) if match else None
+
+
+def codes(guest: Guest) -> set[str]:
+    """Return the alerts there are."""
+    return {each["code"] for each in ask(guest, "status")["alerts"]}
+
+
+def fresh_codes(guest: Guest) -> set[str]:
+    """Return the alerts after another look: a node that comes or goes is not everywhere at once."""
+    guest.check(["zonectl", "reload"])
+    return codes(guest)
+
+
+def wait_online(guest: Guest, node: int, blocks: int) -> None:
+    """Wait until as many blocks of a node are online, and no job works on them any more."""
+    wait_until(
+        lambda: len([kind for kind in kinds(guest, node) if kind != "-"]) == blocks,
+        f"{blocks} blocks of node {node} online",
+    )
+    for job in ask(guest, "jobs"):
+        if job["kind"] == "base-add":
+            wait_for(guest, job["id"])
+
+
+def pull(guest: Guest, name: str, node: int) -> None:
+    """Pull the only DIMM of a node."""
+    guest.unplug_dimm(name)
+    wait_until(lambda: not guest.exists(f"{NODES}/node{node}"), f"the end of node {node}")
+
+
+def test_dimm_to_zone_to_nothing(ours: Guest) -> None:
+    guest = ours
+    guest.plug_dimm("first", node=4, size=4 * BLOCK)
+    wait_online(guest, 4, 4)
+    assert kinds(guest, 4) == ["Normal", "Movable", "Movable", "Movable"]
+    assert size_by_numactl(guest, 4) == 4 * BLOCK
+    assert base_zone(guest, 4) == {
+        "node": 4,
+        "source": "dimm",
+        "removable": True,
+        "total": 4 * BLOCK * MIB,
+        "blocks": 4,
+        "kernel": 1,
+        "movable": 3,
+        "offline": 0,
+        "part_of": [],
+        "zones": [],
+    }
+    assert "4" in guest.read(f"{NODES}/has_normal_memory").strip().split("-")[-1]
+    assert not fresh_codes(guest)
+
+    guest.check(["zonectl", "create", "hot", "--size", "256MiB", "--nodes", "4", "--cpus", "none"])
+    hog = start_hog(guest, 150, ["zonectl", "run", "hot", "--"])
+    assert set(anonymous_by_node(guest, hog.pid)) == {4}
+    assert base_zone(guest, 4)["zones"] == ["hot"]
+    message = refused(guest, "base", "remove", "4")
+    assert "[node-in-use] node 4 is in use by zone hot" in message
+    assert kinds(guest, 4) == ["Normal", "Movable", "Movable", "Movable"]
+
+    follow(guest, "move", "hot", "--nodes", "3")
+    assert set(anonymous_by_node(guest, hog.pid)) == {3}
+    guest.check(["zonectl", "destroy", "hot", "--kill"])
+    job = follow(guest, "base", "remove", "4")
+    assert job["outcomes"] == {"moved": 4 * BLOCK * MIB}
+    assert kinds(guest, 4) == ["-"] * 4
+    assert base_zone(guest, 4)["offline"] == 4
+    assert not size_by_numactl(guest, 4)
+    pull(guest, "first", 4)
+    assert base_zone(guest, 4) == {}
+    assert not fresh_codes(guest)
+
+
+def test_what_was_removed_stays_offline_until_it_is_added(ours: Guest) -> None:
+    guest = ours
+    guest.plug_dimm("back", node=4, size=2 * BLOCK)
+    wait_online(guest, 4, 2)
+    follow(guest, "base", "remove", "4")
+    guest.check(["systemctl", "restart", "zoned"])
+    guest.check(["zonectl", "reload"])
+    assert kinds(guest, 4) == ["-", "-"]
+    follow(guest, "base", "add", "4")
+    assert kinds(guest, 4) == ["Normal", "Movable"]
+    follow(guest, "base", "remove", "4")
+    pull(guest, "back", 4)
+    guest.check(["rm", POLICY])
+    guest.check(["zonectl", "reload"])
+
+
+def test_kernel_that_is_first_is_found_out(plain: Guest) -> None:
+    guest = plain
+    guest.write(AUTO, "online")
+    guest.plug_dimm("raced", node=4, size=4 * BLOCK)
+    wait_online(guest, 4, 4)
+    assert kinds(guest, 4) == ["Normal"] * 4
+    # The kernel is meant to do it, as long as nobody says otherwise.
+    assert not fresh_codes(guest)
+    adopt_memory(guest)
+    wait_until(lambda: "online-race" in codes(guest), "the alert")
+    alerts = ask(guest, "status")["alerts"]
+    (alert,) = (each for each in alerts if each["code"] == "online-race")
+    assert alert["subject"] == "node 4"
+    assert "by the kernel itself (auto_online_blocks said online)" in alert["message"]
+    assert "zonectl base add NODE" in guest.check(["zonectl", "explain", "online-race"])
+    follow(guest, "base", "add", "4")
+    assert kinds(guest, 4) == ["Normal", "Movable", "Movable", "Movable"]
+    wait_until(lambda: "online-race" not in codes(guest), "the end of the alert")
+    follow(guest, "base", "remove", "4")
+    pull(guest, "raced", 4)
+
+
+def test_kernel_is_told_anew_when_somebody_changes_its_mind(ours: Guest) -> None:
+    guest = ours
+    guest.write(AUTO, "online")
+    guest.plug_dimm("again", node=4, size=2 * BLOCK)
+    wait_until(lambda: "online-race" in codes(guest), "the alert")
+    assert guest.read(AUTO).strip() == "offline"
+    follow(guest, "base", "add", "4")
+    follow(guest, "base", "remove", "4")
+    pull(guest, "again", 4)
+
+
+def test_setting_of_the_kernel_comes_back(plain: Guest) -> None:
+    before = plain.read(AUTO)
+    adopt_memory(plain)
+    plain.check(["rm", POLICY])
+    plain.check(["zonectl", "reload"])
+    assert plain.read(AUTO) == before
+
+
+def test_memory_of_the_host_is_recognised(ours: Guest) -> None:
+    guest = ours
+    backend = {"qom-type": "memory-backend-ram", "id": "vmem-ram", "size": 4 * BLOCK * MIB}
+    guest.qmp("object-add", **backend)
+    words: dict[str, Any] = {"requested-size": 2 * BLOCK * MIB}
+    guest.qmp(
+        "device_add",
+        driver="virtio-mem-pci",
+        id="vmem",
+        memdev="vmem-ram",
+        node=4,
+        bus="rp2",
+        **words,
+    )
+    wait_online(guest, 4, 2)
+    found = base_zone(guest, 4)
+    assert (found["source"], found["kernel"], found["movable"]) == ("virtio-mem", 1, 1)
+    follow(guest, "base", "remove", "4")
+    guest.qmp("qom-set", path="/machine/peripheral/vmem", property="requested-size", value=0)
+    wait_until(lambda: not guest.exists(f"{NODES}/node4"), "the end of node 4")
+
+
+def test_memory_of_the_start_stays(zoned_guest: Guest) -> None:
+    assert base_zone(zoned_guest, 1)["source"] == "boot"
+    assert "[not-removable]" in refused(zoned_guest, "base", "remove", "1")
+    assert "[unknown-node]" in refused(zoned_guest, "base", "add", "7")
+    assert "[no-such-dax]" in refused(zoned_guest, "base", "add", "dax0.0")
+    assert "[usage]" in refused(zoned_guest, "base", "remove", "everything", status=2)
+
+
+@pytest.fixture
+def region(zoned_guest: Guest) -> Guest:
+    """A guest with the device-dax region dax0.0 on node 2."""
+    if not zoned_guest.exists("/sys/bus/dax/devices/dax0.0"):
+        make = [
+            "ndctl",
+            "create-namespace",
+            "-f",
+            "-e",
+            "namespace0.0",
+            "-m",
+            "devdax",
+            "-M",
+            "mem",
+        ]
+        zoned_guest.check(make)
+    wait_until(lambda: mode_by_daxctl(zoned_guest) == "devdax", "dax0.0")
+    return zoned_guest
+
+
+def mode_by_daxctl(guest: Guest) -> str:
+    """Return what daxctl says that dax0.0 is used as."""
+    told = json.loads(guest.check(["daxctl", "list"]) or "[]")
+    return next((each["mode"] for each in told if each["chardev"] == "dax0.0"), "")
+
+
+@pytest.mark.topology("pmem")
+def test_dax_region_to_base_zone_and_back(region: Guest) -> None:
+    guest = region
+    before = guest.read(AUTO)
+    told = json.loads(guest.check(["daxctl", "list"]))[0]
+    (found,) = ask(guest, "base", "list")["dax"]
+    assert (found["name"], found["size"]) == ("dax0.0", told["size"])
+    assert (found["node"], found["mode"]) == (told["target_node"], "devdax")
+    assert size_by_numactl(guest, 2) in {None, 0}
+
+    follow(guest, "base", "add", "dax0.0")
+    assert mode_by_daxctl(guest) == "system-ram"
+    assert guest.read(AUTO) == before
+    assert kinds(guest, 2) == _LOW
+    assert size_by_numactl(guest, 2) == 4 * BLOCK
+    assert base_zone(guest, 2)["source"] == "kmem"
+    guest.check(["zonectl", "create", "pm", "--size", "200MiB", "--nodes", "2", "--cpus", "none"])
+    hog = start_hog(guest, 100, ["zonectl", "run", "pm", "--"])
+    assert set(anonymous_by_node(guest, hog.pid)) == {2}
+    for name in ("2", "dax0.0"):
+        assert "zone pm" in refused(guest, "base", "remove", name)
+    guest.check(["zonectl", "destroy", "pm", "--kill"])
+
+    follow(guest, "base", "remove", "dax0.0")
+    assert mode_by_daxctl(guest) == "devdax"
+    assert kinds(guest, 2) == []
+    assert ask(guest, "base", "list")["dax"][0]["mode"] == "devdax"
+
+
+@pytest.mark.topology("pmem")
+def test_job_that_a_restart_cuts_off_is_finished(region: Guest) -> None:
+    guest = region
+    number = int(guest.check(["zonectl", "base", "add", "dax0.0", "--no-wait"]))
+    guest.shell(_CRASH)
+    assert wait_for(guest, number)["state"] == "done"
+    assert kinds(guest, 2) == _LOW
+    number = int(guest.check(["zonectl", "base", "remove", "2", "--no-wait"]))
+    guest.shell(_CRASH)
+    assert wait_for(guest, number)["state"] == "done"
+    assert show(guest, number)["state"] == "done"
+    assert mode_by_daxctl(guest) == "devdax"
+
+
+@pytest.mark.topology("fake_nodes")
+def test_granules_of_a_split_node_are_recognised(zoned_guest: Guest) -> None:
+    guest = zoned_guest
+    found = ask(guest, "base", "list")["nodes"]
+    assert [each["node"] for each in found] == list(range(8))
+    rows = [guest.read(f"{NODES}/node{node}/distance").split() for node in range(8)]
+    for node, row in enumerate(rows):
+        near = [other for other, far in enumerate(row) if far == "10"]
+        assert len(near) == 4
+        assert found[node]["part_of"] == near
+    text = guest.check(["zonectl", "base", "list"])
+    assert len(re.findall(r"are parts of one physical node", text)) == 2

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bringing the blocks of a base zone online, and mending what came online as it should not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoned.engine.base.offline import REFUSALS, take_offline
+from zoned.engine.base.plan import plan_online, too_much_kernel
+from zoned.errors import Partial, UnknownNode
+from zoned.idset import format_ids
+from zoned.kernel.base_zones import read_base_zones
+from zoned.kernel.block_state import BlockSwitch, deadline_of
+from zoned.model.block import BlockWord
+from zoned.model.migration import Outcome
+
+if TYPE_CHECKING:
+    from zoned.engine.blocks.hands import Hands
+    from zoned.engine.machine import Machine
+    from zoned.model.base import BaseZone
+    from zoned.model.topology import Block
+
+
+def find_base_zone(machine: Machine, node: int) -> BaseZone:
+    """Return a base zone as it is now. Raises UnknownNode for one without memory blocks."""
+    found = {zone.node: zone for zone in read_base_zones(machine.root)}
+    if node not in found or not found[node].blocks:
+        have = format_ids(zone.node for zone in found.values() if zone.blocks)
+        raise UnknownNode(
+            f"node {node} has no memory blocks", hint=f"nodes that have some: {have or 'none'}"
+        )
+    return found[node]
+
+
+def bring_online(
+    machine: Machine, hands: Hands, node: int, only: frozenset[int] | None = None
+) -> None:
+    """Bring all blocks of a node online that nobody holds, and mend the mix of their kinds.
+
+    With `only` no other blocks are brought online.
+
+    May be begun again at any point. Raises UnknownNode, MachineError, Partial where blocks are not
+    of the kind that they should be, and what a checkpoint raises.
+    """
+    with machine.turn.taken(hands), BlockSwitch(machine.root) as switch:
+        work = _Onlining(machine, hands, node, switch)
+        work.add(only)
+        work.mend()
+    _tell(machine, hands, node)
+
+
+class _Onlining:
+    """The blocks of one node on their way."""
+
+    def __init__(self, machine: Machine, hands: Hands, node: int, switch: BlockSwitch) -> None:
+        self._machine, self._hands, self._node, self._switch = machine, hands, node, switch
+
+    def add(self, only: frozenset[int] | None) -> None:
+        """Bring online what is offline."""
+        zone = find_base_zone(self._machine, self._node)
+        sizes = {block.id: block.size or 0 for block in zone.blocks}
+        stay = self._held()
+        if only is not None:
+            stay |= sizes.keys() - only
+        steps = plan_online(zone, stay, self._machine.policy.movable_ratio)
+        self._hands.expect(sum(sizes[number] for number, _ in steps))
+        for place, (number, word) in enumerate(steps):
+            self._hands.checkpoint()
+            self._hands.phase(
+                f"bringing block {number} of node {self._node} online ({place + 1} of {len(steps)})"
+            )
+            self._switch.switch(number, word, deadline=deadline_of(sizes[number]))
+            self._hands.count(Outcome.MOVED, sizes[number])
+
+    def mend(self) -> None:
+        """Have memory that the kernel got for itself come back as movable, as far as it goes."""
+        zone = find_base_zone(self._machine, self._node)
+        wrong = too_much_kernel(zone, self._held(), self._machine.policy.movable_ratio)
+        left = []
+        for place, block in enumerate(wrong):
+            self._hands.checkpoint()
+            count = f"{place + 1} of {len(wrong)}"
+            self._hands.phase(f"making block {block.id} of node {self._node} movable ({count})")
+            if not self._make_movable(block):
+                left.append(block.id)
+        if left:
+            raise Partial(
+                f"memory blocks {format_ids(left)} of node {self._node} stay memory of the kernel's"
+                " own",
+                hint="pages of the kernel lie there; after a new plug zoned can be first",
+            )
+
+    def _make_movable(self, block: Block) -> bool:
+        try:
+            take_offline(self._machine, self._hands, self._switch, block)
+        except REFUSALS as error:
+            self._hands.checkpoint()
+            self._hands.note(error.message)
+            return False
+        deadline = deadline_of(block.size or 0)
+        self._switch.switch(block.id, BlockWord.MOVABLE, deadline=deadline)
+        self._hands.change(lambda: self._machine.ledger.blocks_returned([block.id]))
+        return True
+
+    def _held(self) -> frozenset[int]:
+        return frozenset(self._machine.ledger.touched.blocks)
+
+
+def _tell(machine: Machine, hands: Hands, node: int) -> None:
+    zone = find_base_zone(machine, node)
+    hands.note(
+        f"node {node} has {len(zone.kernel)} blocks that the kernel can use for itself,"
+        f" {len(zone.movable)} movable ones and {len(zone.offline)} offline"
+    )

@@ -38,7 +38,6 @@ MAY_USE = {
 
 LIBRARIES = {
     "asyncvarlink": {
-        "api/client.py",
         "api/interfaces.py",
         "daemon/connection.py",
         "daemon/server.py",
@@ -47,6 +46,7 @@ LIBRARIES = {
     "ctypes": {"kernel/syscalls.py"},
     "jeepney": {"kernel/systemd_bus.py"},
     "numpy": {
+        "kernel/block_pages.py",
         "kernel/page_flags.py",
         "kernel/page_nodes.py",
         "kernel/pagemap.py",

@@ -18,7 +18,7 @@ from zoned.cli.main import cli
 from zoned.errors import by_code
 from zoned.model.alert import AlertCode
 from zoned.model.zone import Backing
-from zoned.policy.schema import SystemSection, ZoneSection
+from zoned.policy.schema import HotplugSection, SystemSection, ZoneSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,9 +115,12 @@ def test_every_backing_is_told() -> None:
     assert set(titles) == {backing.value for backing in Backing}
 
 
-@pytest.mark.parametrize(("title", "section"), [("system", SystemSection), ("zones", ZoneSection)])
+@pytest.mark.parametrize(
+    ("title", "section"),
+    [("system", SystemSection), ("hotplug", HotplugSection), ("zones", ZoneSection)],
+)
 def test_every_key_of_the_policy_is_told(
-    title: str, section: type[SystemSection | ZoneSection]
+    title: str, section: type[SystemSection | HotplugSection | ZoneSection]
 ) -> None:
     told = re.findall(r"^``(\w+):``", _section("zoned.yaml.5", title), re.MULTILINE)
     assert told == list(section.model_fields)

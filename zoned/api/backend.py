@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from zoned.api.types import JobInfo, StatusInfo, SurveyInfo, ZoneDetail, ZoneInfo
+    from zoned.api.types import (
+        BaseListInfo,
+        BlockInfo,
+        JobInfo,
+        StatusInfo,
+        SurveyInfo,
+        ZoneDetail,
+        ZoneInfo,
+        ZoneRequest,
+    )
     from zoned.model.job import JobKind
 
 
@@ -20,20 +29,11 @@ class Backend(Protocol):
     async def reload(self) -> None: ...
     async def list_zones(self) -> list[ZoneInfo]: ...
     async def show(self, name: str) -> ZoneDetail: ...
-    async def create(
-        self,
-        name: str,
-        size: int,
-        *,
-        nodes: str | None,
-        near: str | None,
-        backing: str | None,
-        cpus: str | None,
-        exclusive_cpus: bool | None,
-        swap: str | None,
-        users: list[str] | None,
-    ) -> ZoneDetail: ...
+    async def create(self, wanted: ZoneRequest) -> ZoneDetail: ...
+    async def start_create(self, wanted: ZoneRequest) -> JobInfo: ...
     async def resize(self, name: str, size: int) -> ZoneDetail: ...
+    async def list_base(self) -> BaseListInfo: ...
+    async def held_blocks(self) -> list[BlockInfo]: ...
     async def enter(self, name: str) -> None: ...
 
     async def start_job(self, kind: JobKind, **parameters: Any) -> JobInfo:

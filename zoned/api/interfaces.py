@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The varlink interfaces of zoned. Each method is declared once: the daemon hands in what carries
-it out, the client calls through the same class, and `varlinkctl introspect` prints it.
+it out, and `varlinkctl introspect` prints it. The client does without: loading this takes longer
+than most commands of zonectl.
 
 The library reads annotations at import, so they stay real objects here.
 """
@@ -15,7 +16,16 @@ from asyncvarlink import (
 )
 
 from zoned.api.backend import Backend
-from zoned.api.types import JobInfo, StatusInfo, SurveyInfo, ZoneDetail, ZoneInfo
+from zoned.api.types import (
+    BaseListInfo,
+    BlockInfo,
+    JobInfo,
+    StatusInfo,
+    SurveyInfo,
+    ZoneDetail,
+    ZoneInfo,
+    ZoneRequest,
+)
 from zoned.model.job import JobKind
 
 
@@ -95,21 +105,33 @@ class Zones(VarlinkInterface, name="io.zoned.Zones"):
     ) -> ZoneDetail:
         """Make a zone. swap is "none", "max" or a size; what is left out is as in zonectl(1)."""
         return await self._backend.create(
-            name,
-            size,
-            nodes=nodes,
-            near=near,
-            backing=backing,
-            cpus=cpus,
-            exclusive_cpus=exclusive_cpus,
-            swap=swap,
-            users=users,
+            ZoneRequest(
+                name=name,
+                size=size,
+                nodes=nodes,
+                near=near,
+                backing=backing,
+                cpus=cpus,
+                exclusive_cpus=exclusive_cpus,
+                swap=swap,
+                users=users,
+            )
         )
+
+    @varlinkmethod(return_parameter="job")
+    async def StartCreate(self, *, zone: ZoneRequest) -> JobInfo:
+        """Do as Create does, as a job: zones of blocks or whole nodes take their time."""
+        return await self._backend.start_create(zone)
 
     @varlinkmethod(return_parameter="zone")
     async def Resize(self, *, name: str, size: int) -> ZoneDetail:
         """Change a zone's size. A smaller one is refused if the kernel cannot make room."""
         return await self._backend.resize(name, size)
+
+    @varlinkmethod(return_parameter="job")
+    async def StartResize(self, *, name: str, size: int) -> JobInfo:
+        """Do as Resize does, as a job: zones of blocks take their time."""
+        return await self._backend.start_job(JobKind.RESIZE, name=name, size=size)
 
     @varlinkmethod(return_parameter="job")
     async def Destroy(
@@ -187,7 +209,7 @@ class Zones(VarlinkInterface, name="io.zoned.Zones"):
 
 
 class Memory(VarlinkInterface, name="io.zoned.Memory"):
-    """The pages of processes."""
+    """The pages of processes, and the memory blocks of the machine."""
 
     errors = (Failed,)
 
@@ -244,6 +266,42 @@ class Memory(VarlinkInterface, name="io.zoned.Memory"):
         return await self._backend.survey(
             kind, name=name, nodes=nodes, target=target, source=source, **who, **how
         )
+
+    @varlinkmethod(return_parameter="blocks")
+    async def Blocks(self) -> list[BlockInfo]:
+        """List the memory blocks that zoned holds; all others belong to their base zones."""
+        return await self._backend.held_blocks()
+
+    @varlinkmethod(return_parameter="job")
+    async def Park(self, *, node: int, size: int, keep: bool | None = None) -> JobInfo:
+        """Take memory blocks of a node offline, size rounded up to whole ones.
+
+        keep tells that what was taken stays so where it is not all.
+        """
+        return await self._backend.start_job(JobKind.PARK, node=node, size=size, keep=keep)
+
+    @varlinkmethod(return_parameter="job")
+    async def Unpark(self, *, node: int, size: int | None = None) -> JobInfo:
+        """Bring parked memory blocks of a node back as they were, all of them without a size."""
+        return await self._backend.start_job(JobKind.UNPARK, node=node, size=size)
+
+    @varlinkmethod(return_parameter="base")
+    async def BaseList(self) -> BaseListInfo:
+        """List the base zones, where their memory is from, and the device-dax regions."""
+        return await self._backend.list_base()
+
+    @varlinkmethod(return_parameter="job")
+    async def BaseAdd(self, *, base: str) -> JobInfo:
+        """Bring a base zone's memory online: base is a node, or a device-dax region (dax0.0)."""
+        return await self._backend.start_job(JobKind.BASE_ADD, base=base)
+
+    @varlinkmethod(return_parameter="job")
+    async def BaseRemove(self, *, base: str, keep: bool | None = None) -> JobInfo:
+        """Take a base zone's memory offline, so that it can leave; zones on it refuse that.
+
+        keep tells that what went offline stays so where it is not all.
+        """
+        return await self._backend.start_job(JobKind.BASE_REMOVE, base=base, keep=keep)
 
 
 class Jobs(VarlinkInterface, name="io.zoned.Jobs"):

@@ -7,6 +7,8 @@ here (no postponed evaluation).
 
 from dataclasses import dataclass
 
+from zoned.api.zone_info import ZoneInfo as ZoneInfo
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertInfo:
@@ -16,18 +18,19 @@ class AlertInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ZoneInfo:
-    """A line of `zonectl list`."""
+class ZoneRequest:
+    """A zone that is to be made; what is null is as in zonectl(1)."""
 
     name: str
     size: int
-    backing: str
-    nodes: list[int]
-    cpus: str | None
-    state: str
-    used: int | None
-    foreign: int | None
-    members: int
+    nodes: str | None = None
+    near: str | None = None
+    backing: str | None = None
+    cpus: str | None = None
+    exclusive_cpus: bool | None = None
+    swap: str | None = None
+    """"none", "max" or a size"""
+    users: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,18 @@ class ZoneDetail:
     events: EventsInfo
     processes: list[MemberInfo]
     alerts: list[AlertInfo]
+    blocks: list[int]
+    """the memory blocks that it holds"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockInfo:
+    """A memory block that zoned holds."""
+
+    id: int
+    owner: str
+    former: str | None
+    """the kernel's zone that it was in before; null where it was offline"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +147,50 @@ class StatusInfo:
     nodes: list[CapacityInfo]
     policy_files: list[str]
     alerts: list[AlertInfo]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseZoneInfo:
+    """A node with memory blocks, or with memory. Counts are of memory blocks."""
+
+    node: int
+    source: str
+    """boot, dimm, kmem, virtio-mem, cxl or unknown"""
+    removable: bool | None
+    total: int | None
+    """bytes in use as memory"""
+    blocks: int
+    kernel: int
+    """online, and the kernel can use them for itself"""
+    movable: int
+    """online, and can go offline again"""
+    offline: int
+    part_of: list[int]
+    """the granules of the same physical node (numa=fake), with this one; empty for a whole node"""
+    zones: list[str] | None
+    """who has a share there; null where nobody could be asked"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaxInfo:
+    """A device-dax region."""
+
+    name: str
+    size: int | None
+    node: int | None
+    mode: str
+    """devdax, system-ram or disabled"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseListInfo:
+    """All of `zonectl base list`."""
+
+    block_size: int | None
+    auto_online: str | None
+    """what the kernel does with new memory blocks by itself"""
+    nodes: list[BaseZoneInfo]
+    dax: list[DaxInfo]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,16 +6,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from zoned.daemon import views
+from zoned.daemon.base import list_base
 from zoned.daemon.jobs import job_info, survey_info
 from zoned.daemon.request import job_parameters, surveyed_kind, zone_spec
-from zoned.errors import TryLater
-from zoned.model.job import JobKind
+from zoned.engine.zones import find_zone
+from zoned.errors import TryLater, revive
+from zoned.model.job import JobKind, JobState
 from zoned.policy import values
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
-    from zoned.api.types import JobInfo, StatusInfo, SurveyInfo, ZoneDetail, ZoneInfo
+    from zoned.api.types import (
+        BaseListInfo,
+        BlockInfo,
+        JobInfo,
+        StatusInfo,
+        SurveyInfo,
+        ZoneDetail,
+        ZoneInfo,
+        ZoneRequest,
+    )
     from zoned.daemon.jobs import JobDesk
     from zoned.daemon.peer import Peer
     from zoned.daemon.worker import Worker
@@ -31,6 +42,11 @@ _RIGHTS = {
     JobKind.ATTACH: "attach to zones",
     JobKind.DETACH: "detach from zones",
     JobKind.DESTROY: "destroy zones",
+    JobKind.RESIZE: "resize zones",
+    JobKind.PARK: "park memory blocks",
+    JobKind.UNPARK: "unpark memory blocks",
+    JobKind.BASE_ADD: "add base zones",
+    JobKind.BASE_REMOVE: "remove base zones",
 }
 
 
@@ -69,39 +85,36 @@ class PeerBackend:
         self._peer.require_reader()
         return await self._worker.look(lambda: self._show(name))
 
-    async def create(
-        self,
-        name: str,
-        size: int,
-        *,
-        nodes: str | None,
-        near: str | None,
-        backing: str | None,
-        cpus: str | None,
-        exclusive_cpus: bool | None,
-        swap: str | None,
-        users: list[str] | None,
-    ) -> ZoneDetail:
+    async def create(self, wanted: ZoneRequest) -> ZoneDetail:
         self._peer.require_writer("create zones")
-        spec = zone_spec(
-            name=name,
-            size=size,
-            nodes=nodes,
-            near=near,
-            backing=backing,
-            cpus=cpus,
-            exclusive_cpus=bool(exclusive_cpus),
-            swap=swap,
-            users=users or [],
-        )
-        await self._worker.change(lambda: self._engine.create(spec))
-        return await self._worker.look(lambda: self._show(name))
+        spec = zone_spec(wanted)
+        if spec.backing.is_slow:
+            await self._run_job(JobKind.CREATE, {"spec": spec})
+        else:
+            await self._worker.change(lambda: self._engine.create(spec))
+        return await self._worker.look(lambda: self._show(spec.name))
+
+    async def start_create(self, wanted: ZoneRequest) -> JobInfo:
+        self._peer.require_writer("create zones")
+        return await self._start(JobKind.CREATE, {"spec": zone_spec(wanted)})
 
     async def resize(self, name: str, size: int) -> ZoneDetail:
         self._peer.require_writer("resize zones")
         checked = values.size(size)
-        await self._worker.change(lambda: self._engine.resize(name, checked))
+        zone = find_zone(self._machine, name)
+        if zone.spec.backing.is_slow:
+            await self._run_job(JobKind.RESIZE, {"name": name, "size": checked})
+        else:
+            await self._worker.change(lambda: self._engine.resize(name, checked))
         return await self._worker.look(lambda: self._show(name))
+
+    async def list_base(self) -> BaseListInfo:
+        self._peer.require_reader()
+        return await self._worker.look(lambda: list_base(self._machine))
+
+    async def held_blocks(self) -> list[BlockInfo]:
+        self._peer.require_reader()
+        return views.held_blocks(self._machine)
 
     async def enter(self, name: str) -> None:
         self._peer.require_one_of(self._engine.users_of(name), name)
@@ -109,14 +122,7 @@ class PeerBackend:
 
     async def start_job(self, kind: JobKind, **parameters: Any) -> JobInfo:
         self._peer.require_writer(_RIGHTS[kind])
-        given = job_parameters(parameters)
-
-        def start() -> Job:
-            # In one piece: between judging a request and holding its zone nothing may change.
-            request, body = self._engine.prepare(kind, given)
-            return self._jobs.start(request, self._peer.uid, body)
-
-        return job_info(await self._worker.change(start))
+        return await self._start(kind, job_parameters(parameters))
 
     async def survey(self, kind: str, **parameters: Any) -> SurveyInfo:
         self._peer.require_reader()
@@ -145,6 +151,24 @@ class PeerBackend:
         self._peer.require_reader()
         async for told in self._desk.watch(number):
             yield told
+
+    async def _start(self, kind: JobKind, given: Mapping[str, Any]) -> JobInfo:
+        def start() -> Job:
+            # In one piece: between judging a request and holding its zone nothing may change.
+            request, body = self._engine.prepare(kind, given)
+            return self._jobs.start(request, self._peer.uid, body)
+
+        return job_info(await self._worker.change(start))
+
+    async def _run_job(self, kind: JobKind, given: Mapping[str, Any]) -> None:
+        """Run a job to its end, for a caller that does not follow jobs. Raises what ended it."""
+        job = await self._start(kind, given)
+        async for told, _ in self._desk.watch(job.id):
+            job = told
+        if job.error is not None:
+            raise revive(job.error.code, job.error.message, job.error.hint)
+        if job.state != JobState.DONE:
+            raise TryLater(f"job {job.id} is {job.state}", hint=f"zonectl job {job.id} shows it")
 
     async def _control(self, what: str, work: Callable[[int], Job], number: int) -> JobInfo:
         self._peer.require_writer(what)

@@ -12,34 +12,25 @@ from zoned.model.zone import Backing, ZoneSpec
 from zoned.policy import values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
+
+    from zoned.api.types import ZoneRequest
 
 
-def zone_spec(
-    *,
-    name: str,
-    size: int,
-    nodes: str | None,
-    near: str | None,
-    backing: str | None,
-    cpus: str | None,
-    exclusive_cpus: bool,
-    swap: str | None,
-    users: Iterable[str],
-) -> ZoneSpec:
+def zone_spec(wanted: ZoneRequest) -> ZoneSpec:
     """Return what is asked for; None is the default. Raises BadInput and its kinds."""
-    if nodes is not None and near is not None:
+    if wanted.nodes is not None and wanted.near is not None:
         raise UsageError("nodes and near exclude each other")
     return ZoneSpec(
-        name=values.zone_name(name),
-        size=values.size(size),
-        nodes=None if nodes is None else values.node_list(nodes),
-        near=None if near is None else values.near(near),
-        backing=values.backing(backing or Backing.RESERVE.value),
-        cpus=values.cpus(cpus or "local"),
-        exclusive_cpus=exclusive_cpus,
-        swap=values.swap(swap or "none"),
-        users=tuple(values.user(user) for user in users),
+        name=values.zone_name(wanted.name),
+        size=values.size(wanted.size),
+        nodes=None if wanted.nodes is None else values.node_list(wanted.nodes),
+        near=None if wanted.near is None else values.near(wanted.near),
+        backing=values.backing(wanted.backing or Backing.RESERVE.value),
+        cpus=values.cpus(wanted.cpus or "local"),
+        exclusive_cpus=bool(wanted.exclusive_cpus),
+        swap=values.swap(wanted.swap or "none"),
+        users=tuple(values.user(user) for user in wanted.users or ()),
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoned.daemon.backend import PeerBackend
+from zoned.daemon.fence import FenceGuard
 from zoned.daemon.jobs import JobDesk
 from zoned.daemon.notify import notify, watchdog_interval
 from zoned.daemon.server import Server
@@ -25,8 +26,9 @@ from zoned.engine.ledger import Ledger
 from zoned.engine.machine import Machine
 from zoned.engine.store import Store
 from zoned.errors import PolicyError, Unsupported, ZonedError
-from zoned.kernel.cgroup.detect import choose_driver, choose_units
+from zoned.kernel.cgroup.detect import choose_driver, choose_fence, choose_units
 from zoned.kernel.own import boot_id
+from zoned.kernel.own_policy import OwnMemory
 from zoned.kernel.root import Root, sysroot
 from zoned.kernel.state_file import lock_folder
 from zoned.kernel.udev import EventMonitor
@@ -63,6 +65,8 @@ def build_machine(options: Options) -> Machine:
         units=choose_units(root, options.group),
         store=Store(options.state or _STATE),
         ledger=Ledger(options.state or _RUNTIME, boot_id(root)),
+        fence=choose_fence(root, options.group),
+        own_memory=OwnMemory(root) if root.live else None,
     )
 
 
@@ -87,9 +91,12 @@ class Service:
     async def _run(self) -> None:
         directories = (self._options.config,) if self._options.config else DIRECTORIES
         engine = Engine(build_machine(self._options), lambda: load(directories))
+        if engine.machine.own_memory is not None:
+            self._worker.prepare = engine.machine.own_memory.follow
         runner = engine.jobs = self._runner(engine)
         # Events first, the first look second: what changes in between is not missed.
         monitor = self._listen_to_events()
+        guard = FenceGuard(engine.machine, self._dirty.set)
         await self._worker.change(engine.start)
         desk = JobDesk(runner)
         backend = functools.partial(PeerBackend, engine, self._worker, desk)
@@ -102,6 +109,7 @@ class Service:
             # Jobs first: clients that follow one would keep the server from ending.
             await self._end_jobs(desk)
             await server.stop()
+            guard.close()
         del monitor
         _log.info("stopped; zones stay as they are")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from zoned import __version__
 from zoned.api.types import (
     AlertInfo,
+    BlockInfo,
     CapacityInfo,
     EventsInfo,
     LimitsInfo,
@@ -27,6 +28,7 @@ from zoned.idset import format_ids
 from zoned.kernel.node import read_topology
 from zoned.kernel.process import anon_rss, find
 from zoned.model.alert import AlertCode
+from zoned.model.block import zone_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +77,20 @@ def show_zone(machine: Machine, name: str, alerts: Iterable[Alert]) -> ZoneDetai
         events=_events(group.events) if group else _NO_EVENTS,
         processes=_members(machine, group),
         alerts=[_alert(alert) for alert in alerts],
+        blocks=sorted(
+            number
+            for number, each in machine.ledger.touched.blocks.items()
+            if each.owner == zone_owner(name)
+        ),
     )
+
+
+def held_blocks(machine: Machine) -> list[BlockInfo]:
+    """Return the memory blocks that zoned holds, by number."""
+    return [
+        BlockInfo(id=number, owner=each.owner, former=each.former)
+        for number, each in sorted(machine.ledger.touched.blocks.items())
+    ]
 
 
 def status(machine: Machine, alerts: Iterable[Alert]) -> StatusInfo:

@@ -8,18 +8,21 @@ All methods are called by one thread, one after the other. What is only shown is
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from zoned.engine import members, units, zones
+from zoned.engine.base.watch import HotplugKeeper, find_races
+from zoned.engine.blocks.keeper import BlockKeeper
 from zoned.engine.operations.context import Context
-from zoned.engine.operations.registry import operations
+from zoned.engine.operations.registry import operations, surveyors
 from zoned.engine.operations.widen import narrow
 from zoned.engine.policy_sync import adopt_policy
 from zoned.engine.reconcile import Reconciler
-from zoned.errors import PolicyError, ZoneBusy, ZonedError
+from zoned.errors import PolicyError, TryLater, ZoneBusy, ZonedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from zoned.engine.jobs.control import Body
     from zoned.engine.jobs.runner import JobRunner
@@ -39,15 +42,20 @@ class Engine:
     def __init__(self, machine: Machine, load_policy: Callable[[], Policy]) -> None:
         self.machine = machine
         self._load_policy = load_policy
-        self._reconciler = Reconciler(machine, self._is_busy)
+        self._keeper = BlockKeeper(machine, self._start_own)
+        self._hotplug = HotplugKeeper(machine, self._start_own)
+        self._reconciler = Reconciler(machine, self._is_busy, self._block_alerts)
         self._context = Context(machine=machine, reconciler=self._reconciler)
         self._operations = operations(self._context)
+        self._surveyors = surveyors(self._context)
         self.jobs: JobRunner | None = None
         """set by the daemon once there is one"""
 
     def start(self) -> None:
         """Bring policy and stored zones in force. A policy with mistakes becomes an alert."""
         self._forget_dead_members()
+        # Before anything else: after a crash memory may be missing.
+        self._keeper.settle()
         try:
             self.reload()
         except PolicyError as error:
@@ -59,7 +67,11 @@ class Engine:
         """Look at the machine again, and mend what differs."""
         self._forget_dead_members()
         self._narrow_leftovers()
+        self._hotplug.look()
         self._reconciler.run()
+        if self.jobs is not None and not self._blocks_are_busy():
+            self._keeper.settle()
+            self._keeper.mend()
 
     def reload(self) -> None:
         """Read the policy again. Raises PolicyError; what was in force before then goes on."""
@@ -72,6 +84,8 @@ class Engine:
         self._reconciler.problems = adopt_policy(self.machine, policy)
         for zone in self.machine.store.zones:
             self._reconciler.forget(zone)
+        self._keeper.again()
+        self._hotplug.claim()
         self._reconciler.run()
 
     @property
@@ -85,7 +99,8 @@ class Engine:
         return zone.spec.users if zone else ()
 
     def create(self, spec: ZoneSpec) -> None:
-        """Make a zone."""
+        """Make a zone. One that needs a job for it: see `prepare`."""
+        self._refuse_busy(spec.name)
         zones.create(self.machine, self._reconciler, spec)
 
     def resize(self, name: str, size: int) -> None:
@@ -107,17 +122,18 @@ class Engine:
 
     def survey(self, kind: JobKind, parameters: Mapping[str, Any]) -> tuple[str, Survey]:
         """Return what a job would do, and what the pages say to it. Changes nothing."""
-        return self._operations[kind].survey(parameters)
+        return self._surveyors[kind].survey(parameters)
 
     def enter(self, name: str, pid: int) -> None:
         """Put the caller itself into a zone, before it becomes the program it wants to run."""
         members.enter(self.machine, name, pid)
 
     def reset(self) -> list[str]:
-        """Destroy every zone, its members put back to where they came from.
+        """Destroy every zone, its members put back to where they came from, and bring memory blocks
+        back to how they were found.
 
-        Return the zones that could not be destroyed, with the reason. Zones of the policy come back
-        at the next start or reload.
+        Return the zones and blocks with which that did not succeed, with the reason. What the
+        policy wants comes back at the next start or reload.
         """
         left = []
         for name in list(self.machine.store.zones):
@@ -127,7 +143,7 @@ class Engine:
                 zones.forget(self.machine, self._reconciler, zones.find_zone(self.machine, name))
             except ZonedError as error:
                 left.append(f"{name}: {error}")
-        return left
+        return left + self._keeper.give_all_back()
 
     def _refuse_busy(self, zone: str) -> None:
         if self.jobs is not None:
@@ -139,6 +155,23 @@ class Engine:
         except ZoneBusy:
             return True
         return False
+
+    def _start_own(self, kind: JobKind, parameters: Mapping[str, Any]) -> None:
+        """Start a job that nobody asked for. Raises TryLater while there is nobody to run it."""
+        if self.jobs is None:
+            raise TryLater("jobs cannot be started yet")
+        request, body = self.prepare(kind, parameters)
+        self.jobs.start(request, os.getuid(), body)
+
+    def _blocks_are_busy(self) -> bool:
+        """Return whether a job may be in the midst of changing memory blocks."""
+        jobs = self.jobs
+        return jobs is not None and any(job.request.kind.changes_blocks for job in jobs.active)
+
+    def _block_alerts(self) -> Iterable[Alert]:
+        if self._blocks_are_busy():
+            return ()
+        return (*self._keeper.alerts(), *find_races(self.machine))
 
     def _narrow_leftovers(self) -> None:
         """Take back nodes that a job lent to a zone and could not take back itself."""

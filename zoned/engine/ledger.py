@@ -6,12 +6,14 @@ The ledger lies in /run: a reboot resets the machine and the ledger together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from zoned.errors import BadList
 from zoned.idset import format_ids, parse_ids
 from zoned.kernel.state_file import damaged, load_json, save_json
+from zoned.model.base import Hotplug
+from zoned.model.block import BlockWord, HeldBlock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,8 +42,14 @@ class Touched:
     groups: frozenset[str] = frozenset()
     """zones whose group is ours"""
     members: tuple[Member, ...] = ()
-    units: Mapping[str, frozenset[int]] | None = None
+    units: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """unit -> the nodes it was confined to before; empty for none"""
+    blocks: Mapping[int, HeldBlock] = field(default_factory=dict)
+    """memory blocks that are not where they were found, or may not be"""
+    fence: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """group kept off nodes -> the nodes it was confined to before; empty for none"""
+    hotplug: Hotplug | None = None
+    """None where new memory is not ours to bring online"""
 
 
 class Ledger:
@@ -100,15 +108,50 @@ class Ledger:
 
     def unit_confined(self, unit: str, former: frozenset[int]) -> None:
         """Record a unit that is about to be confined; the first record of it stands."""
-        units = dict(self._touched.units or {})
-        if unit not in units:
-            self._save(replace(self._touched, units={**units, unit: former}))
+        if unit not in self._touched.units:
+            units = {**self._touched.units, unit: former}
+            self._save(replace(self._touched, units=units))
 
     def unit_lifted(self, unit: str) -> None:
         """Forget a unit."""
-        units = dict(self._touched.units or {})
-        if units.pop(unit, None) is not None:
+        if unit in self._touched.units:
+            units = {name: nodes for name, nodes in self._touched.units.items() if name != unit}
             self._save(replace(self._touched, units=units))
+
+    def blocks_taken(self, blocks: Iterable[HeldBlock]) -> None:
+        """Record blocks that are about to be taken, or go to another owner.
+
+        In what state a block was first found stays on record.
+        """
+        held = dict(self._touched.blocks)
+        for each in blocks:
+            first = held.get(each.number, each)
+            held[each.number] = replace(each, former=first.former)
+        self._save(replace(self._touched, blocks=held))
+
+    def blocks_returned(self, numbers: Iterable[int]) -> None:
+        """Forget blocks that are as they were found."""
+        gone = frozenset(numbers)
+        if gone & self._touched.blocks.keys():
+            held = {each: block for each, block in self._touched.blocks.items() if each not in gone}
+            self._save(replace(self._touched, blocks=held))
+
+    def fence_set(self, group: str, former: frozenset[int]) -> None:
+        """Record a group that is about to be kept off nodes; the first record of it stands."""
+        if group not in self._touched.fence:
+            fence = {**self._touched.fence, group: former}
+            self._save(replace(self._touched, fence=fence))
+
+    def fence_lifted(self, group: str) -> None:
+        """Forget a group that may use what it could before."""
+        if group in self._touched.fence:
+            fence = {name: nodes for name, nodes in self._touched.fence.items() if name != group}
+            self._save(replace(self._touched, fence=fence))
+
+    def hotplug_is(self, found: Hotplug | None) -> None:
+        """Record what is known of memory that is plugged in; None when that is nobody's concern."""
+        if self._touched.hotplug != found:
+            self._save(replace(self._touched, hotplug=found))
 
     def _save(self, touched: Touched) -> None:
         save_json(self._path, {"boot_id": self._boot_id, **_to_json(touched)})
@@ -140,7 +183,12 @@ def _to_json(touched: Touched) -> dict[str, Any]:
             [each.pid, each.start_time, each.zone, each.former, _nodes_text(each.nodes)]
             for each in touched.members
         ],
-        "units": {unit: format_ids(nodes) for unit, nodes in (touched.units or {}).items()},
+        "units": {unit: format_ids(nodes) for unit, nodes in touched.units.items()},
+        "blocks": [
+            [each.number, each.owner, each.former, each.home] for each in touched.blocks.values()
+        ],
+        "fence": {group: format_ids(nodes) for group, nodes in touched.fence.items()},
+        "hotplug": _hotplug_to_json(touched.hotplug),
     }
 
 
@@ -160,4 +208,31 @@ def _from_json(data: dict[str, Any]) -> Touched:
             for pid, start, zone, former, *nodes in data["members"]
         ),
         units={unit: parse_ids(nodes) for unit, nodes in data["units"].items()},
+        # Versions before 0.3 knew neither.
+        blocks={
+            int(number): HeldBlock(number=int(number), owner=owner, former=former, home=home)
+            for number, owner, former, home in data.get("blocks", ())
+        },
+        fence={group: parse_ids(nodes) for group, nodes in data.get("fence", {}).items()},
+        hotplug=_hotplug_from_json(data.get("hotplug")),
+    )
+
+
+def _hotplug_to_json(found: Hotplug | None) -> list[Any] | None:
+    if found is None:
+        return None
+    ids = (format_ids(found.known), format_ids(found.raced))
+    return [found.former, found.said, *ids, found.by]
+
+
+def _hotplug_from_json(data: list[Any] | None) -> Hotplug | None:
+    if data is None:
+        return None
+    former, said, known, raced, by = data
+    return Hotplug(
+        former=None if former is None else BlockWord(former),
+        said=BlockWord(said),
+        known=parse_ids(known),
+        raced=parse_ids(raced),
+        by=str(by),
     )

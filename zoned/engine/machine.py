@@ -6,16 +6,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from zoned.engine.blocks.hands import Turn
 from zoned.engine.migration.costs import Costs
 from zoned.kernel.node import read_topology
 from zoned.model.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from zoned.engine.ledger import Ledger
     from zoned.engine.store import Store
+    from zoned.kernel.cgroup.fence import FenceDriver
     from zoned.kernel.cgroup.protocol import CgroupDriver, UnitDriver
+    from zoned.kernel.own_policy import OwnMemory
     from zoned.kernel.root import Root
     from zoned.model.topology import Topology
     from zoned.model.zone import Group
@@ -41,6 +44,12 @@ class Machine:
     ledger: Ledger
     policy: Policy = field(default_factory=Policy)
     costs: Costs = field(default_factory=Costs)
+    turn: Turn = field(default_factory=Turn)
+    """to change memory blocks"""
+    fence: FenceDriver | None = None
+    own_memory: OwnMemory | None = None
+    fence_changed: Callable[[], None] = lambda: None
+    """to be called when groups were kept off nodes, or are no more"""
 
     def members_of(self, zone: str) -> tuple[int, ...]:
         """Return the processes in a zone; none where it has no group."""

@@ -77,26 +77,31 @@ def place(
     topology: Topology,
     capacity: Mapping[int, Capacity],
     near: int | None = None,
+    unit: int = 1,
 ) -> dict[int, int]:
-    """Return the zone's shares, node -> bytes, summing to its size.
+    """Return the zone's shares, node -> bytes, summing to its size; each a multiple of `unit`.
 
     `near` is the node that `spec.near` resolved to. Raises UnknownNode, BadList, NoCapacity,
-    BadSize, MovableOnly.
+    BadSize, MovableOnly, NodeTaken.
     """
-    limits = room(capacity, spec.backing)
+    limits = {node: size // unit for node, size in room(capacity, spec.backing).items()}
+    size = -(-spec.size // unit)
     if spec.nodes is not None:
         nodes = chosen_nodes(spec.nodes, topology)
-        shares = spread_evenly(spec.size, {node: limits[node] for node in nodes})
+        shares = spread_evenly(size, {node: limits[node] for node in nodes if node in limits})
+        if not nodes <= limits.keys():
+            raise refuse(spec.name, spec.size, nodes, capacity, spec.backing)
     elif near is not None:
-        nodes = topology.memory_nodes
-        shares = fill_in_order(spec.size, by_distance(topology, near), limits)
+        nodes = frozenset(limits)
+        order = [node for node in by_distance(topology, near) if node in limits]
+        shares = fill_in_order(size, order, limits)
     else:
-        nodes = topology.memory_nodes
-        shares = _most_room(spec.size, limits) or spread_evenly(spec.size, limits)
-    if not shares or sum(shares.values()) < spec.size:
+        nodes = frozenset(limits)
+        shares = _most_room(size, limits) or spread_evenly(size, limits)
+    if not shares or sum(shares.values()) < size:
         raise refuse(spec.name, spec.size, nodes, capacity, spec.backing)
-    _require_normal_memory(spec.name, shares, topology)
-    return shares
+    require_normal_memory(spec.name, shares, topology)
+    return {node: share * unit for node, share in shares.items()}
 
 
 def _most_room(size: int, limits: Mapping[int, int]) -> dict[int, int] | None:
@@ -106,7 +111,8 @@ def _most_room(size: int, limits: Mapping[int, int]) -> dict[int, int] | None:
     return {min(fitting, key=lambda node: (-limits[node], node)): size}
 
 
-def _require_normal_memory(name: str, nodes: Iterable[int], topology: Topology) -> None:
+def require_normal_memory(name: str, nodes: Iterable[int], topology: Topology) -> None:
+    """Raise MovableOnly where no program can run on these nodes alone."""
     chosen = [node for node in topology.nodes if node.id in set(nodes)]
     if all(node.has_normal_memory is False for node in chosen):
         raise MovableOnly(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from zoned.engine.admission import capacities
 from zoned.engine.execute import execute
+from zoned.engine.fence.keep import fenced_nodes, keep_fence
 from zoned.engine.plan import plan
 from zoned.engine.verify import verify_capacity, verify_groups, verify_move, verify_zone
 from zoned.errors import BelowUse, NotAsWritten, ZonedError
@@ -54,12 +55,19 @@ def subject_of(action: Action) -> str:
 class Reconciler:
     """Brings the machine to what is wanted, and knows what is wrong with it."""
 
-    def __init__(self, machine: Machine, is_busy: Callable[[str], bool] = lambda _: False) -> None:
-        """Take what tells whether a job works on a zone."""
+    def __init__(
+        self,
+        machine: Machine,
+        is_busy: Callable[[str], bool] = lambda _: False,
+        others: Callable[[], Iterable[Alert]] = tuple,
+    ) -> None:
+        """Take what tells whether a job works on a zone, and what else is wrong."""
         self._machine = machine
         self._is_busy = is_busy
+        self._others = others
         self._failures: dict[str, Failure] = {}
         self._alerts: tuple[Alert, ...] = ()
+        self._fence: tuple[Alert, ...] = ()
         self._killed: dict[str, int] = {}
         self.problems: dict[str, str] = {}
         """Zones of the policy that could not be placed, with the reason."""
@@ -80,6 +88,7 @@ class Reconciler:
                 continue
             if not self._attempt(action):
                 break
+        self._fence = tuple(keep_fence(self._machine, fenced_nodes(self._machine)))
         seen = self._machine.observe() if actions else seen
         self._forget_groups(seen)
         self._verify(seen)
@@ -201,6 +210,8 @@ class Reconciler:
             capacities(seen.topology, machine.policy.reserve, zones.values()).values()
         )
         yield from self._self_confined(seen)
+        yield from self._fence
+        yield from self._others()
 
     def _self_confined(self, seen: Snapshot) -> Iterator[Alert]:
         mine = own_nodes(self._machine.root)

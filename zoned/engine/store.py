@@ -31,16 +31,23 @@ def zone_to_json(zone: Zone) -> dict[str, Any]:
     }
 
 
-def zone_from_json(data: dict[str, Any]) -> Zone:
-    """Return the zone that `zone_to_json` wrote. Raises KeyError, TypeError, ValueError."""
-    spec = dict(data["spec"])
+def spec_from_json(data: Mapping[str, Any]) -> ZoneSpec:
+    """Return what `dataclasses.asdict` made plain data of. Raises KeyError, TypeError, ValueError,
+    BadName.
+    """
+    spec = dict(data)
     spec["backing"] = Backing(spec["backing"])
     spec["users"] = tuple(spec["users"])
     spec["size"] = int(spec["size"])
     spec["swap"] = None if spec["swap"] is None else int(spec["swap"])
     check_name(spec["name"])
+    return ZoneSpec(**spec)
+
+
+def zone_from_json(data: dict[str, Any]) -> Zone:
+    """Return the zone that `zone_to_json` wrote. Raises KeyError, TypeError, ValueError."""
     return Zone(
-        spec=ZoneSpec(**spec),
+        spec=spec_from_json(data["spec"]),
         shares={int(node): int(share) for node, share in data["shares"].items()},
         cpus=None if data["cpus"] is None else parse_ids(data["cpus"]),
         origin=Origin(data["origin"]),

@@ -120,7 +120,7 @@ def restore_units(machine: Machine) -> None:
     A unit that is not running is only placed, so that it starts in its zone.
     """
     attached = {unit: zone for zone in machine.store.zones.values() for unit in zone.units}
-    recorded = set(machine.ledger.touched.units or {})
+    recorded = set(machine.ledger.touched.units)
     for unit in recorded - set(attached):
         with _told(f"cannot free {unit}"):
             _undo(machine, unit)
@@ -153,7 +153,7 @@ def _confine(machine: Machine, unit: str, nodes: frozenset[int]) -> None:
 def _undo(machine: Machine, unit: str) -> None:
     units = driver(machine)
     units.unplace_unit(unit)
-    former = (machine.ledger.touched.units or {}).get(unit)
+    former = machine.ledger.touched.units.get(unit)
     if former is not None:
         with contextlib.suppress(NoSuchUnit):
             units.confine_unit(unit, former)

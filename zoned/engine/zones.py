@@ -7,7 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoned.engine.admission import capacities
+from zoned.engine.blocks.needs import held_on
+from zoned.engine.blocks.size import require_block_size
+from zoned.engine.fence.keep import check_fence, fenced_nodes
 from zoned.engine.placement import place, place_cpus
+from zoned.engine.placement_whole import place_whole
 from zoned.errors import (
     HasMembers,
     InPolicy,
@@ -17,13 +21,20 @@ from zoned.errors import (
     UnitInZone,
     ZonedError,
 )
+from zoned.idset import format_ids
 from zoned.kernel.device import near_node
+from zoned.kernel.memory_block import read_blocks
 from zoned.kernel.node import read_topology
-from zoned.model.zone import Origin, Zone, ZoneSpec, check_name
+from zoned.model.block import PARKED
+from zoned.model.zone import Backing, Origin, Zone, ZoneSpec, check_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zoned.engine.admission import Capacity
     from zoned.engine.machine import Machine
     from zoned.engine.reconcile import Reconciler
+    from zoned.model.topology import Topology
 
 
 def find_zone(machine: Machine, name: str) -> Zone:
@@ -38,11 +49,13 @@ def find_zone(machine: Machine, name: str) -> Zone:
 def admit(machine: Machine, spec: ZoneSpec, origin: Origin) -> Zone:
     """Return the zone with every choice made. What a zone of that name has now counts as free.
 
-    Raises what placement raises.
+    Raises what placement raises; Unsupported where its backing cannot be had here.
     """
     topology = read_topology(machine.root)
     others = [zone for zone in machine.store.zones.values() if zone.name != spec.name]
-    capacity = capacities(topology, machine.policy.reserve, others)
+    capacity = capacities(
+        topology, machine.policy.reserve, others, _for_blocks(machine, spec, topology)
+    )
     near = None
     if spec.near is not None:
         kind, _, rest = spec.near.partition(":")
@@ -51,7 +64,15 @@ def admit(machine: Machine, spec: ZoneSpec, origin: Origin) -> Zone:
             near = max(shares, key=lambda node: (shares[node], -node))
         else:
             near = near_node(machine.root, topology, spec.near)
-    shares = place(spec, topology, capacity, near)
+    unit = 1
+    if spec.backing is Backing.BLOCKS:
+        unit = require_block_size(machine.root)
+        spec = replace(spec, size=-(-spec.size // unit) * unit)
+    if spec.backing is Backing.NODE:
+        shares = place_whole(spec, topology, capacity, near, others)
+        check_fence(machine, fenced_nodes(machine) | frozenset(shares))
+    else:
+        shares = place(spec, topology, capacity, near, unit)
     cpus = place_cpus(spec, shares, topology)
     old = machine.store.zones.get(spec.name)
     return Zone(
@@ -64,11 +85,29 @@ def admit(machine: Machine, spec: ZoneSpec, origin: Origin) -> Zone:
     )
 
 
-def create(machine: Machine, reconciler: Reconciler, spec: ZoneSpec) -> Zone:
-    """Make a zone. Raises BadName, NameTaken, what placement raises, MachineError.
+def capacity_of(machine: Machine) -> dict[int, Capacity]:
+    """Return what each node with memory has for zones, all zones counted."""
+    return capacities(
+        read_topology(machine.root), machine.policy.reserve, machine.store.zones.values()
+    )
 
-    After an error there is nothing left of it.
-    """
+
+def _for_blocks(machine: Machine, spec: ZoneSpec, topology: Topology) -> dict[int, int]:
+    """Return node -> bytes of blocks that only a zone of backing `blocks` may count on."""
+    if spec.backing is not Backing.BLOCKS or topology.block_size is None:
+        return {}
+    held = machine.ledger.touched.blocks
+    blocks = {block.id: block for block in read_blocks(machine.root)}
+    parked: dict[int, int] = {}
+    for each in held_on(held, PARKED, blocks):
+        node = blocks[each.number].node
+        if node is not None:
+            parked[node] = parked.get(node, 0) + topology.block_size
+    return parked
+
+
+def check_new(machine: Machine, spec: ZoneSpec) -> None:
+    """Raise BadName, NameTaken where no zone can be made under the name."""
     check_name(spec.name)
     if spec.name in machine.store.zones:
         raise NameTaken(
@@ -80,7 +119,20 @@ def create(machine: Machine, reconciler: Reconciler, spec: ZoneSpec) -> Zone:
             f"{leftover.path} exists and has {len(leftover.pids)} members",
             hint="end them, or take another name",
         )
-    zone = admit(machine, spec, Origin.REQUEST)
+
+
+def create(
+    machine: Machine, reconciler: Reconciler, spec: ZoneSpec, shares: Iterable[int] | None = None
+) -> Zone:
+    """Make a zone. Raises BadName, NameTaken, what placement raises, MachineError.
+
+    `shares` is the nodes that were chosen for it before, where that was done. After an error there
+    is nothing left of it.
+    """
+    check_new(machine, spec)
+    pinned = spec if shares is None else replace(spec, nodes=format_ids(shares), near=None)
+    zone = admit(machine, pinned, Origin.REQUEST)
+    zone = replace(zone, spec=replace(spec, size=zone.spec.size))
     machine.store.put(zone)
     try:
         reconciler.converge(zone.name)
@@ -92,15 +144,12 @@ def create(machine: Machine, reconciler: Reconciler, spec: ZoneSpec) -> Zone:
 
 
 def resize(machine: Machine, reconciler: Reconciler, name: str, size: int) -> Zone:
-    """Change a zone's size. Raises NoSuchZone, InPolicy, NoCapacity, BadSize, BelowUse.
+    """Change a zone's size. Raises what `resized` raises, and BelowUse.
 
     After an error the old size stands.
     """
     old = find_zone(machine, name)
-    refuse_policy_zone(old, "resized")
-    spec = replace(old.spec, size=size)
-    pinned = replace(spec, nodes=",".join(str(node) for node in sorted(old.nodes)), near=None)
-    zone = replace(admit(machine, pinned, old.origin), spec=spec, cpus=old.cpus)
+    zone = resized(machine, old, size)
     machine.store.put(zone)
     try:
         reconciler.converge(name)
@@ -109,6 +158,14 @@ def resize(machine: Machine, reconciler: Reconciler, name: str, size: int) -> Zo
         reconciler.run()
         raise
     return zone
+
+
+def resized(machine: Machine, old: Zone, size: int) -> Zone:
+    """Return a zone as it would be. Raises InPolicy, NoCapacity, BadSize."""
+    refuse_policy_zone(old, "resized")
+    spec = replace(old.spec, size=size, nodes=format_ids(old.nodes), near=None)
+    zone = admit(machine, spec, old.origin)
+    return replace(zone, spec=replace(old.spec, size=zone.spec.size), cpus=old.cpus)
 
 
 def forget(machine: Machine, reconciler: Reconciler, zone: Zone) -> None:

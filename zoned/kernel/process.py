@@ -91,6 +91,11 @@ def children(root: Root, pids: Collection[int]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+def all_pids(root: Root) -> tuple[int, ...]:
+    """Return the numbers of all processes, threads of the kernel too, ascending."""
+    return tuple(sorted(int(each.name) for each in root.proc.iterdir() if each.name.isdigit()))
+
+
 def allowed_nodes(root: Root, pid: int) -> frozenset[int] | None:
     """Return the nodes that its cpuset lets a process use; None where it is gone or not told."""
     text = _status(root.proc / str(pid)).get("Mems_allowed_list")

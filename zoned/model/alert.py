@@ -21,6 +21,11 @@ class AlertCode(StrEnum):
     UNKNOWN_GROUP = "unknown-group"
     BAD_POLICY = "bad-policy-files"
     SELF_CONFINED = "self-confined"
+    FENCE_BROKEN = "fence-broken"
+    FENCE_LOOSE = "fence-loose"
+    BLOCKS_MISSING = "blocks-missing"
+    BLOCKS_OWED = "blocks-owed"
+    ONLINE_RACE = "online-race"
 
     def explain(self) -> str:
         """Return what the alert means and what to do."""
@@ -72,9 +77,39 @@ _EXPLANATIONS = {
         "The policy files have mistakes, so none of them was applied; what was in force before "
         "goes on. `zonectl check` lists the mistakes, `zonectl reload` tries again."
     ),
+    AlertCode.BLOCKS_MISSING: (
+        "A zone of backing `blocks`, or the parked pool that the policy wants, has fewer memory "
+        "blocks than it should: after a reboot until they are taken, or because too few can go "
+        "offline. The zone's limits and protection hold all the same. `zonectl jobs` tells why "
+        "the last attempt failed; it is tried again every ten minutes, and at each reload."
+    ),
+    AlertCode.BLOCKS_OWED: (
+        "Memory blocks that zoned took are still movable where they were the kernel's before, "
+        "because pages in them cannot move away. Everybody can use them. It is tried again every "
+        "ten minutes; `zonectl blocks list --why` tells what keeps them."
+    ),
     AlertCode.SELF_CONFINED: (
         "The daemon itself may not use all nodes, so it cannot move pages to every zone. Take it "
         "out of the cpuset that confines it."
+    ),
+    AlertCode.FENCE_BROKEN: (
+        "A group outside of the zones may use the node of a zone of backing `node`, so pages of "
+        "others can come to lie there. Its own settings name no other node, or somebody else "
+        "writes to it, or the daemon runs in it and would be confined with it: start the daemon "
+        "as zoned.service. It is tried again at each look at the machine."
+    ),
+    AlertCode.FENCE_LOOSE: (
+        "Processes are in the root group, which the kernel does not let anybody confine, so their "
+        "pages can come to lie on the node of a zone of backing `node`. Move them into a group. "
+        "The same holds for the kernel's own threads, which cannot be moved."
+    ),
+    AlertCode.ONLINE_RACE: (
+        "Memory that was plugged in was brought online before zoned could do it, and by whoever "
+        "did it as memory that the kernel uses for itself: such memory can hardly leave again. "
+        "The message tells whether the kernel did it by itself (auto_online_blocks, or "
+        "memhp_default_state= on its command line) or somebody else, mostly a udev rule for the "
+        "subsystem `memory`. `zonectl base add NODE` takes the blocks offline that still can go, "
+        "and brings them back as movable; switch the rule off so that it does not come again."
     ),
 }
 

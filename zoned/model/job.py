@@ -21,6 +21,21 @@ class JobKind(StrEnum):
     ATTACH = "attach"
     DETACH = "detach"
     DESTROY = "destroy"
+    CREATE = "create"
+    RESIZE = "resize"
+    FILL = "fill"
+    """get the memory blocks that a zone lacks, after a reboot for example"""
+    PARK = "park"
+    UNPARK = "unpark"
+    BASE_ADD = "base-add"
+    BASE_REMOVE = "base-remove"
+    GIVE_BACK = "give-back"
+    """bring memory blocks that nobody wants any more back to how they were found"""
+
+    @property
+    def changes_blocks(self) -> bool:
+        """Whether memory blocks may change hands during such a job."""
+        return self not in {JobKind.MIGRATE, JobKind.ATTACH, JobKind.DETACH}
 
 
 class JobState(StrEnum):

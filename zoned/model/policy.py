@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,13 @@ LEAST_KEPT = 64 << 20
 
 The kernel's own needs on a node (page tables, slab, watermarks) do not shrink with the node, so
 a percentage of a small one would keep back too little. Who wants less writes a size.
+"""
+
+
+MOVABLE_RATIO = 3.0
+"""the most movable memory of a node for each byte that the kernel can use for itself there
+
+Source: Documentation/admin-guide/mm/memory-hotplug.rst, which names 3:1 to 4:1.
 """
 
 
@@ -54,6 +62,14 @@ class SystemReserve:
         return min(wanted, total_bytes)
 
 
+class OnlineBy(StrEnum):
+    """Who brings memory online that is plugged in."""
+
+    KERNEL = "kernel"
+    """the kernel or a udev rule, as the machine is set up"""
+    ZONED = "zoned"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """Everything that the policy files in force say, taken together."""
@@ -61,6 +77,11 @@ class Policy:
     zones: tuple[ZoneSpec, ...] = ()
     """in the order of the files and as written there, but those near another zone after it"""
     reserve: SystemReserve = SystemReserve()
+    movable_ratio: float = MOVABLE_RATIO
+    """the most movable memory of a node for each byte that the kernel can use there"""
+    parked: Mapping[int, int] = field(default_factory=dict)
+    """node -> bytes of memory blocks to be held offline there"""
+    online: OnlineBy = OnlineBy.KERNEL
     sources: Mapping[str, str] = field(default_factory=dict)
     """zone name -> "file:line" where it is defined"""
     files: tuple[str, ...] = ()

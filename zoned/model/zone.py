@@ -31,11 +31,18 @@ class Backing(StrEnum):
 
     LIMIT = "limit"
     RESERVE = "reserve"
+    BLOCKS = "blocks"
+    NODE = "node"
 
     @property
     def protects(self) -> bool:
         """Whether what the zone uses may not be taken away again."""
-        return self is Backing.RESERVE
+        return self is not Backing.LIMIT
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether making such a zone moves memory of others, which takes its time."""
+        return self in {Backing.BLOCKS, Backing.NODE}
 
 
 class Origin(StrEnum):
@@ -92,6 +99,13 @@ class Zone:
     def mems(self) -> frozenset[int]:
         """The nodes that members may use at the moment."""
         return self.nodes | frozenset(self.leaving)
+
+    @property
+    def accounted(self) -> Mapping[int, int]:
+        """Node -> bytes that are set aside there at the moment."""
+        return {
+            node: max(self.shares.get(node, 0), self.leaving.get(node, 0)) for node in self.mems
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

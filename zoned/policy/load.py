@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zoned.errors import PolicyError
-from zoned.model.policy import Policy, SystemReserve
+from zoned.model.policy import MOVABLE_RATIO, OnlineBy, Policy, SystemReserve
 from zoned.policy.files import DIRECTORIES, Source, decode, in_force, read
 from zoned.policy.problem import Problem, field_name, shown
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from zoned.model.policy import Percent
     from zoned.policy.document import Document
-    from zoned.policy.schema import PolicyFile
+    from zoned.policy.schema import PolicyFile, SystemSection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +70,16 @@ def build(sources: Sequence[Source], problems: list[Problem]) -> Policy:
     if problems:
         raise PolicyError(tuple(str(one) for one in sorted(problems, key=lambda one: one.order)))
     contents = [file.content for file in files if file.content is not None]
+    systems = [content.system for content in contents if content.system is not None]
     zones = [
         zone.spec(name) for content in contents for name, zone in (content.zones or {}).items()
     ]
     return Policy(
         zones=tuple(sorted(zones, key=lambda zone: depths[zone.name])),
-        reserve=_reserve(contents),
+        reserve=_reserve(systems),
+        movable_ratio=_last(content.movable_ratio for content in systems) or MOVABLE_RATIO,
+        parked={node: size for content in systems for node, size in content.parked.items()},
+        online=_online(contents),
         files=tuple(source.name for source in sources),
         sources=sources_of,
     )
@@ -143,11 +147,23 @@ def _problem(file: _File, path: tuple[str, ...], message: str, hint: str = "") -
     )
 
 
-def _reserve(contents: Iterable[PolicyFile]) -> SystemReserve:
+def _reserve(systems: Iterable[SystemSection]) -> SystemReserve:
     default = SystemReserve().default
     nodes: dict[int, int | Percent] = {}
-    for system in (content.system for content in contents if content.system is not None):
+    for system in systems:
         if system.reserve is not None:
             default = system.reserve
         nodes |= system.nodes
     return SystemReserve(default=default, nodes=nodes)
+
+
+def _online(contents: Iterable[PolicyFile]) -> OnlineBy:
+    sections = [content.hotplug for content in contents if content.hotplug is not None]
+    given = [section.online for section in sections if section.online is not None]
+    return given[-1] if given else OnlineBy.KERNEL
+
+
+def _last(values: Iterable[float | None]) -> float | None:
+    """Return the last one given: what a later file says replaces what an earlier one did."""
+    given = [value for value in values if value is not None]
+    return given[-1] if given else None

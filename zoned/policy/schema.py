@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from zoned.errors import BadInput
-from zoned.model.policy import Percent
+from zoned.model.policy import OnlineBy, Percent
 from zoned.model.zone import Backing, ZoneSpec
 from zoned.policy import values
 from zoned.policy.problem import Problem, field_name, shown
@@ -66,6 +66,7 @@ _NUMBERS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minIte
 _LIST = WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}, _NUMBERS]})
 _NEAR = _text("^((cpu|node):[0-9]+|(pci|netdev|block|zone):.+)$")
 
+_RATIO = WithJsonSchema({"type": "number", "minimum": 0.1, "maximum": 100})
 _Size = Annotated[int, _by(values.size), _number_or_text(4096, _SIZE)]
 _RESERVE = (_by(values.reserve), _number_or_text(0, _SIZE_OR_PERCENT))
 _Swap = Annotated[int | None, _by(values.swap), _number_or_text(0, rf"^(none|max)$|{_SIZE}")]
@@ -101,6 +102,29 @@ class SystemSection(_Model):
         json_schema_extra={"additionalProperties": False},
         description="The same for single nodes, instead of `reserve`.",
     )
+    movable_ratio: Annotated[float | None, _by(values.movable_ratio), _RATIO] = Field(
+        default=None,
+        json_schema_extra=_no_default,
+        description="The most movable memory of a node for each byte that the kernel can use for "
+        "itself there, when memory blocks are taken: 0.1 to 100. Default 3.",
+    )
+    parked: dict[_NodeId, _Size] = Field(
+        default={},
+        json_schema_extra={"additionalProperties": False},
+        description="How much of single nodes is held offline in memory blocks, ready for zones of "
+        "backing `blocks`.",
+    )
+
+
+class HotplugSection(_Model):
+    """Memory that is plugged in while the machine runs."""
+
+    online: Annotated[OnlineBy | None, _by(values.online_by)] = Field(
+        default=None,
+        json_schema_extra=_no_default,
+        description="Who brings it online: kernel (as the machine is set up, the default), or "
+        "zoned (first blocks for the kernel's own use, the rest movable).",
+    )
 
 
 class ZoneSection(_Model):
@@ -122,7 +146,8 @@ class ZoneSection(_Model):
     backing: Annotated[Backing, _by(values.backing)] = Field(
         default=Backing.RESERVE,
         description="limit: never uses more, never elsewhere. reserve: moreover, what it uses "
-        "is not taken away, and zones never oversubscribe a node.",
+        "is not taken away, and zones never oversubscribe a node. blocks: moreover, all of it is "
+        "free at the beginning, in memory blocks. node: its nodes are its own alone.",
     )
     cpus: Annotated[str, _by(values.cpus), _LIST] = Field(
         default="local",
@@ -168,6 +193,7 @@ class PolicyFile(_Model):
 
     # A section of which everything is commented out is there, and empty.
     system: SystemSection | None = Field(default=None, description="The system's share.")
+    hotplug: HotplugSection | None = Field(default=None, description="Memory that is plugged in.")
     zones: dict[_ZoneName, ZoneSection] | None = Field(
         default=None,
         json_schema_extra=_only_good_names,
@@ -178,6 +204,7 @@ class PolicyFile(_Model):
 _KEYS = {
     "": tuple(PolicyFile.model_fields),
     "system": tuple(SystemSection.model_fields),
+    "hotplug": tuple(HotplugSection.model_fields),
     "zones": tuple(ZoneSection.model_fields),
 }
 """section -> the keys that it knows"""

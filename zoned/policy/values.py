@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from zoned.errors import BadInput, BadList, BadName, BadSize
 from zoned.idset import format_ids, parse_ids
-from zoned.model.policy import Percent
+from zoned.model.policy import OnlineBy, Percent
 from zoned.model.zone import Backing, check_name
 from zoned.policy.problem import shown
 from zoned.units import parse_size
@@ -43,6 +43,13 @@ def size(value: object) -> int:
     return _bytes(value, "a size", "write it like 512MiB or 64GiB")
 
 
+def online_by(value: object) -> OnlineBy:
+    """Return who brings memory online that is plugged in. Raises BadInput."""
+    if isinstance(value, str) and value in set(OnlineBy):
+        return OnlineBy(value)
+    raise BadInput(f"{shown(value)} brings no memory online", hint="write kernel or zoned")
+
+
 def reserve(value: object) -> int | Percent:
     """Return what is kept back of a node: bytes or a percentage of 0 to 90; 0 is nothing.
 
@@ -56,6 +63,16 @@ def reserve(value: object) -> int | Percent:
     if hundredths > _MOST_HUNDREDTHS:
         raise BadSize(f"{shown(value)} leaves too little for zones", hint="at most 90%")
     return Percent(hundredths=hundredths)
+
+
+def movable_ratio(value: object) -> float:
+    """Return the most movable memory for each byte of the kernel's, 0.1 to 100. Raises BadInput."""
+    hint = "write a number like 3"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadInput(f"{shown(value)} is no number", hint=hint)
+    if not 0.1 <= value <= 100:
+        raise BadInput(f"{value} is out of range", hint="0.1 to 100")
+    return float(value)
 
 
 def swap(value: object) -> int | None:
@@ -103,7 +120,7 @@ def backing(value: object) -> Backing:
     known = {str(backing): backing for backing in Backing}
     found = known.get(value) if isinstance(value, str) else None
     if found is None:
-        raise BadInput(f"{shown(value)} is no backing", hint=f"write {' or '.join(known)}")
+        raise BadInput(f"{shown(value)} is no backing", hint=f"write one of {', '.join(known)}")
     return found
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.unit.fake_jobs import LIMIT, Work, job_request
 from tests.unit.fakes import BOOT, GIB, World, make_world, started
+from zoned.api.types import ZoneRequest
 from zoned.daemon import backend as backend_module
 from zoned.daemon.backend import PeerBackend
 from zoned.daemon.jobs import JobDesk
@@ -42,17 +44,10 @@ if TYPE_CHECKING:
 ROOT = Peer(pid=7, uid=0, gids=frozenset({0}))
 JO = Peer(pid=7, uid=54321, gids=frozenset({54321}))
 
-CREATE: dict[str, Any] = {
-    "nodes": None,
-    "near": None,
-    "backing": None,
-    "cpus": None,
-    "exclusive_cpus": None,
-    "swap": None,
-    "users": ["jo"],
-}
-LOOKING = {"status", "list", "show", "jobs", "job", "watch", "survey"}
-KINDS = {kind.value for kind in JobKind}
+DB = ZoneRequest(name="db", size=GIB, users=["jo"])
+LOOKING = {"status", "list", "show", "jobs", "job", "watch", "survey", "blocks", "base"}
+ASKED_FOR = set(JobKind) - {JobKind.CREATE, JobKind.FILL, JobKind.GIVE_BACK}
+KINDS = {f"job {kind}" for kind in ASKED_FOR}
 EVERYTHING = (
     LOOKING
     | KINDS
@@ -60,6 +55,7 @@ EVERYTHING = (
         "reset",
         "reload",
         "create",
+        "start create",
         "resize",
         "enter",
         "pause",
@@ -132,7 +128,7 @@ def asked(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Asked:
 def test_the_life_of_a_zone(world: World, backend_for: Callable[[Peer], PeerBackend]) -> None:
     async def live() -> None:
         backend = backend_for(ROOT)
-        assert (await backend.create("db", GIB, **CREATE)).users == ["jo"]
+        assert (await backend.create(DB)).users == ["jo"]
         assert [zone.name for zone in await backend.list_zones()] == ["db"]
         assert (await backend.resize("db", 2 * GIB)).size == 2 * GIB
         await backend.enter("db")
@@ -141,7 +137,7 @@ def test_the_life_of_a_zone(world: World, backend_for: Callable[[Peer], PeerBack
         await backend.reload()
         with pytest.raises(BadSize):
             await backend.resize("db", 1)
-        await backend.create("web", GIB, **CREATE)
+        await backend.create(replace(DB, name="web"))
         assert await backend.reset() == []
         assert not world.groups.pids("db")
         with pytest.raises(NoSuchZone):
@@ -157,7 +153,10 @@ def calls(backend: PeerBackend) -> dict[str, Awaitable[object]]:
         "show": backend.show("db"),
         "reset": backend.reset(),
         "reload": backend.reload(),
-        "create": backend.create("db", GIB, **CREATE),
+        "create": backend.create(DB),
+        "start create": backend.start_create(DB),
+        "blocks": backend.held_blocks(),
+        "base": backend.list_base(),
         "resize": backend.resize("db", GIB),
         "enter": backend.enter("db"),
         "jobs": backend.list_jobs(),
@@ -167,7 +166,7 @@ def calls(backend: PeerBackend) -> dict[str, Awaitable[object]]:
         "pause": backend.pause_job(9),
         "resume": backend.resume_job(9),
         "cancel": backend.cancel_job(9),
-        **{kind.value: backend.start_job(kind, name="db", pid=7) for kind in JobKind},
+        **{f"job {kind}": backend.start_job(kind, name="db", pid=7) for kind in ASKED_FOR},
     }
 
 
@@ -214,7 +213,7 @@ def test_one_whom_the_zone_names_may_enter(
     monkeypatch.setattr(Peer, "user", property(lambda self: "jo" if self.uid else "root"))
 
     async def enter() -> None:
-        await backend_for(ROOT).create("db", GIB, **CREATE)
+        await backend_for(ROOT).create(DB)
         await backend_for(JO).enter("db")
         assert world.groups.pids("db") == (7,)
         with pytest.raises(Denied):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from zoned.api.types import ZoneRequest
 from zoned.daemon.request import job_parameters, surveyed_kind, zone_spec
 from zoned.errors import BadInput, BadList, BadName, BadSize, UsageError
 from zoned.model.job import JobKind
@@ -27,7 +28,7 @@ PLAIN: dict[str, Any] = {
 
 
 def test_defaults() -> None:
-    assert zone_spec(**PLAIN) == ZoneSpec(name="db", size=GIB)
+    assert zone_spec(ZoneRequest(**PLAIN)) == ZoneSpec(name="db", size=GIB)
 
 
 def test_everything() -> None:
@@ -39,7 +40,7 @@ def test_everything() -> None:
         "swap": "max",
         "users": ["jo"],
     }
-    assert zone_spec(**given) == ZoneSpec(
+    assert zone_spec(ZoneRequest(**given)) == ZoneSpec(
         name="db",
         size=GIB,
         nodes="0,2",
@@ -49,7 +50,7 @@ def test_everything() -> None:
         swap=None,
         users=("jo",),
     )
-    assert zone_spec(**PLAIN | {"near": "node:1", "swap": "1GiB"}).swap == GIB
+    assert zone_spec(ZoneRequest(**PLAIN | {"near": "node:1", "swap": "1GiB"})).swap == GIB
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_everything() -> None:
 )
 def test_mistakes(change: dict[str, Any], error: type[BadInput]) -> None:
     with pytest.raises(error):
-        zone_spec(**PLAIN | change)
+        zone_spec(ZoneRequest(**PLAIN | change))
 
 
 def test_what_was_given_of_a_job() -> None:

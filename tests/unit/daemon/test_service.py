@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import threading
+from types import NoneType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from tests.unit.daemon.whole import LIMIT, Bench, FakeMonitor
 from tests.unit.fakes import GIB
 from zoned.api.client import Client
-from zoned.api.interfaces import Policy, Service, Zones
+from zoned.api.types import StatusInfo, ZoneDetail, ZoneInfo
 from zoned.daemon import service as service_module
 from zoned.daemon.service import Options
 from zoned.errors import PolicyError, StateDamaged, TryLater, Unsupported
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 def test_it_serves_and_stops_and_leaves_zones(whole: Bench) -> None:
     def body() -> None:
         with Client(whole.socket) as client:
-            client.call(Zones, "Create", name="db", size=GIB)
-            assert client.call(Service, "Status").zones == 1
+            client.call("Zones.Create", ZoneDetail, name="db", size=GIB)
+            assert client.call("Status", StatusInfo).zones == 1
 
     whole.run(body)
     assert "db" in whole.world.groups.made
@@ -112,7 +113,7 @@ def test_hangup_reloads_and_tells_so(whole: Bench, caplog: pytest.LogCaptureFixt
         whole.told("READY=1")
         assert "10-test.yaml" in caplog.text
         with Client(whole.socket) as client, pytest.raises(PolicyError, match=r"10-test\.yaml:1"):
-            client.call(Policy, "Reload")
+            client.call("Policy.Reload", NoneType)
         assert "web" in whole.world.groups.made
 
     whole.run(body)
@@ -133,7 +134,7 @@ def test_a_second_daemon_on_the_same_state_is_refused(whole: Bench) -> None:
         with pytest.raises(TryLater, match="another zoned"):
             asyncio.run(service_module.Service(whole.options).run())
         with Client(whole.socket) as client:
-            assert client.call(Zones, "List") == []
+            assert client.call("Zones.List", list[ZoneInfo]) == []
 
     whole.run(body)
 

@@ -13,7 +13,7 @@ from tests.unit.daemon.whole import LIMIT, Bench
 from tests.unit.fake_jobs import Work, job_request
 from tests.unit.fakes import BOOT
 from zoned.api.client import Client
-from zoned.api.interfaces import Jobs, Zones
+from zoned.api.types import JobInfo
 from zoned.daemon import service as service_module
 from zoned.daemon.connection import Transport
 from zoned.daemon.server import Server
@@ -74,10 +74,10 @@ def test_a_job_goes_on_where_the_last_daemon_left_it(
 
     def first() -> None:
         with Client(whole.socket) as client, Client(whole.socket) as other:
-            client.call(Zones, "Move", name="db", nodes="1")
-            states = client.stream(Jobs, "Watch", id=1)
+            client.call("Zones.Move", JobInfo, name="db", nodes="1")
+            states = client.stream("Jobs.Watch", JobInfo, id=1)
             assert next(states).state == "running"
-            assert other.call(Jobs, "Pause", id=1).state == "paused"
+            assert other.call("Jobs.Pause", JobInfo, id=1).state == "paused"
             whole.end()
             with pytest.raises(NoDaemon):
                 last(states)
@@ -92,10 +92,10 @@ def test_a_job_goes_on_where_the_last_daemon_left_it(
         assert isinstance(jobbing.work, Work)
         assert jobbing.engines[-1].jobs is not None
         with Client(whole.socket) as client:
-            assert client.call(Jobs, "Show", id=1).state == "paused"
-            assert client.call(Jobs, "Resume", id=1).state == "running"
+            assert client.call("Jobs.Show", JobInfo, id=1).state == "paused"
+            assert client.call("Jobs.Resume", JobInfo, id=1).state == "running"
             jobbing.work.end()
-            assert last(client.stream(Jobs, "Watch", id=1)).state == "done"
+            assert last(client.stream("Jobs.Watch", JobInfo, id=1)).state == "done"
 
     whole.run(second)
     assert len(jobbing.engines) == 2
@@ -123,7 +123,7 @@ def test_stopping_lets_jobs_finish_what_they_are_changing(
 
     def body() -> None:
         with Client(whole.socket) as client:
-            client.call(Zones, "Move", name="db", nodes="1")
+            client.call("Zones.Move", JobInfo, name="db", nodes="1")
         assert changing.wait(LIMIT)
         whole.end()
         whole.told("STOPPING=1")

@@ -189,7 +189,7 @@ def check_units(world: World, engine: Engine) -> None:
         home = next((zone for zone in zones if unit in zone.units), None)
         nodes = home.nodes if home else frozenset({1})
         place = home.name if home else None
-        recorded = unit in (engine.machine.ledger.touched.units or {})
+        recorded = unit in engine.machine.ledger.touched.units
         found = (world.units.nodes[unit], world.units.placed.get(unit), recorded)
         assert found == (nodes, place, home is not None)
 

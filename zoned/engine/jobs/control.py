@@ -117,8 +117,13 @@ class JobControl:
         To be called between pieces of work that are short. Raises Cancelled, Suspended.
         """
         with self._wake:
-            self._wake.wait_for(lambda: not self._paused or self._ends)
+            self._wake.wait_for(lambda: not self._paused or self.ends)
             self._raise_if_ending()
+
+    @property
+    def ends(self) -> bool:
+        """Whether the next checkpoint will raise. For work that cannot be cut off by raising."""
+        return self._cancelled or self._suspended
 
     def wait(self, seconds: float) -> None:
         """Sleep; pausing, cancelling and stopping wake it, and are then seen to as in checkpoint.
@@ -126,7 +131,7 @@ class JobControl:
         Raises Cancelled, Suspended.
         """
         with self._wake:
-            self._wake.wait_for(lambda: self._paused or self._ends, seconds)
+            self._wake.wait_for(lambda: self._paused or self.ends, seconds)
         self.checkpoint()
 
     def expect(self, size: int) -> None:
@@ -223,10 +228,6 @@ class JobControl:
         with self._wake:
             self._suspended = True
             self._wake.notify_all()
-
-    @property
-    def _ends(self) -> bool:
-        return self._cancelled or self._suspended
 
     def _raise_if_ending(self) -> None:
         if self._cancelled:

@@ -102,6 +102,11 @@ class JobRunner:
         return tuple(sorted(self._entries.copy()))
 
     @property
+    def active(self) -> tuple[Job, ...]:
+        """Return the jobs that run, wait or are paused."""
+        return tuple(entry.job for entry in self._entries.copy().values())
+
+    @property
     def busy_zones(self) -> Mapping[str, int]:
         """Return the zones that jobs hold, each with the job's id."""
         entries = self._entries.copy().values()

@@ -26,7 +26,7 @@ class Context:
 
 class Operation(Protocol):
     """One kind of job. `prepare` and the changes of `body` run in the thread that may change the
-    machine, `body` itself in the job's own, `survey` in one that only looks.
+    machine, `body` itself in the job's own.
     """
 
     def prepare(self, parameters: Mapping[str, Any]) -> JobRequest:
@@ -34,6 +34,10 @@ class Operation(Protocol):
 
     def body(self, request: JobRequest) -> Body:
         """Return the work. It may have been begun before: then it goes on."""
+
+
+class Surveyor(Operation, Protocol):
+    """An operation that can tell beforehand what it would do."""
 
     def survey(self, parameters: Mapping[str, Any]) -> tuple[str, Survey]:
         """Return what would be done, and what the pages say to it. Changes nothing."""

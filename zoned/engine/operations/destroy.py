@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoned.engine import members, units, zones
 from zoned.engine.operations.attach import bring
+from zoned.engine.operations.blocks import give_back_surplus
 from zoned.engine.operations.leave import leave
 from zoned.engine.operations.parameters import pace
 from zoned.engine.operations.scopes import Listed
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from zoned.engine.jobs.control import Body, JobControl
     from zoned.engine.migration.plan import Pace
     from zoned.engine.operations.context import Context
-    from zoned.model.migration import Survey
 
 _PASSES = 50
 
@@ -66,12 +66,9 @@ class Destroy:
                 drain(context, control, name, target, pace(parameters))
             control.phase("destroying the zone")
             control.change(lambda: _forget(context, name))
+            give_back_surplus(context, control, name)
 
         return run
-
-    def survey(self, parameters: Mapping[str, Any]) -> tuple[str, Survey]:
-        """Raise UsageError."""
-        raise UsageError("destroy has no dry run", hint="`zonectl show NAME` tells who is inside")
 
 
 def drain(context: Context, control: JobControl, name: str, target: str, pace: Pace) -> None:

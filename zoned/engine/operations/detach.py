@@ -11,7 +11,6 @@ from zoned.engine.foreign import foreign_bytes
 from zoned.engine.operations.leave import leave
 from zoned.engine.operations.parameters import pace, require_one
 from zoned.engine.zones import find_zone
-from zoned.errors import UsageError
 from zoned.model.job import JobKind, JobRequest
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from zoned.engine.jobs.control import Body, JobControl
     from zoned.engine.machine import Machine
     from zoned.engine.operations.context import Context
-    from zoned.model.migration import Survey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +65,6 @@ class Detach:
             control.foreign(foreign_bytes(machine.root, machine.groups.group(name)))
 
         return run
-
-    def survey(self, parameters: Mapping[str, Any]) -> tuple[str, Survey]:
-        """Raise UsageError: pages need not move for it."""
-        raise UsageError("detach has no dry run", hint="`zonectl show NAME` tells what is where")
 
 
 def _pids(machine: Machine, parameters: Mapping[str, Any]) -> Sequence[int]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from zoned.engine.operations.parameters import pace, require_one
 from zoned.engine.operations.scopes import Family, Listed, named, pinned
 from zoned.engine.operations.transfer import Transfer, look, transfer
+from zoned.engine.placement import chosen_nodes
 from zoned.engine.units import driver
 from zoned.engine.zones import find_zone
 from zoned.errors import UnknownNode, UsageError
-from zoned.idset import format_ids, select_ids
+from zoned.idset import format_ids
 from zoned.kernel.node import read_topology
 from zoned.kernel.own import numa_balancing
 from zoned.model.job import JobKind, JobRequest
@@ -89,15 +90,10 @@ def _transfer(machine: Machine, parameters: Mapping[str, Any]) -> Transfer:
 
 
 def memory_nodes(machine: Machine, text: str) -> frozenset[int]:
-    """Return the nodes of a list. Raises BadList, UnknownNode for one without memory."""
-    topology = read_topology(machine.root)
-    nodes = select_ids(text, [node.id for node in topology.nodes])
-    lacking = nodes - topology.memory_nodes
-    if lacking or not nodes:
-        raise UnknownNode(
-            f"node {format_ids(lacking)} has no memory" if lacking else "no node is named",
-            hint=f"nodes with memory: {format_ids(topology.memory_nodes)}",
-        )
+    """Return the nodes that a list names. Raises UnknownNode, BadList."""
+    nodes = chosen_nodes(text, read_topology(machine.root))
+    if not nodes:
+        raise UnknownNode("no node is named")
     return nodes
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from zoned.engine.foreign import foreign_bytes
+from zoned.engine.operations.blocks import give_back_surplus, release
+from zoned.engine.operations.clear import clear_nodes
+from zoned.engine.operations.create import fill
 from zoned.engine.operations.migrate import memory_nodes
 from zoned.engine.operations.parameters import pace
 from zoned.engine.operations.scopes import Listed
@@ -24,6 +27,7 @@ from zoned.idset import format_ids
 from zoned.kernel.node import read_topology
 from zoned.model.job import JobKind, JobRequest
 from zoned.model.migration import Sharing
+from zoned.model.zone import Backing
 from zoned.units import format_size
 
 if TYPE_CHECKING:
@@ -67,10 +71,13 @@ class MoveZone:
                 # Before anything changes; a move that was begun before goes on as it can.
                 wanted = _target(machine, zone, request.parameters)
                 refuse_if_full(machine, _transfer(machine, request, wanted))
-            after = control.change(lambda: self._begin(request.parameters))
+            with release(self.context, control, name):
+                self._prepare_nodes(control, request, zone)
+                after = control.change(lambda: self._begin(request.parameters))
             transfer(self.context.machine, control, _transfer(self.context.machine, request, after))
             control.phase("narrowing the zone to its new nodes")
             control.change(lambda: self._end(name))
+            give_back_surplus(self.context, control, name)
             _tell(machine, control, name)
 
         return run
@@ -81,6 +88,13 @@ class MoveZone:
         request = self.prepare(parameters)
         after = _target(machine, find_zone(machine, parameters["name"]), parameters)
         return request.what, look(machine, _transfer(machine, request, after))
+
+    def _prepare_nodes(self, control: JobControl, request: JobRequest, zone: Zone) -> None:
+        """Get the new nodes' memory ready, where the zone is to have blocks or nodes of its own."""
+        wanted = _target(self.context.machine, zone, request.parameters)
+        fill(self.context, control, wanted)
+        if zone.spec.backing is Backing.NODE:
+            clear_nodes(self.context, control, wanted, request)
 
     def _begin(self, parameters: Mapping[str, Any]) -> Zone:
         """Account the zone on the new nodes too, and let it use them. After an error it is as it

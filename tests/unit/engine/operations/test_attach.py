@@ -11,7 +11,7 @@ import pytest
 from tests.unit.engine.operations.stage import STOPS, Stage
 from tests.unit.fakes import GIB, FakeUnits, make_world, started
 from zoned.engine.operations import unit as unit_module
-from zoned.errors import KernelRefused, NoRoom, UsageError
+from zoned.errors import KernelRefused, NoRoom
 from zoned.model.job import JobKind
 from zoned.model.zone import ZoneSpec
 
@@ -156,12 +156,6 @@ def test_a_detach_that_ends_half_way_keeps_the_member(stage: Stage, how: str) ->
     assert not stage.world.groups.pids("db")
     assert (stage.leaving(), stage.mems()) == ({}, [0])
     assert not stage.engine.machine.ledger.touched.members
-
-
-def test_a_detach_has_no_dry_run(stage: Stage) -> None:
-    for kind in (DETACH, JobKind.DESTROY):
-        with pytest.raises(UsageError, match="no dry run"):
-            stage.engine.survey(kind, {"name": "db", "pid": 7})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory blocks that really go offline, and whether it was said beforehand."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.lab.harness.guest import Guest
+from tests.lab.harness.wait import wait_until
+from tests.lab.loads import command
+from tests.lab.programs import pids
+
+PYTHON = "/opt/zoned/bin/python"
+READY = "/run/blocks.json"
+DEADLINE = 5
+_ALL = 900
+"""Seconds for all blocks of an emulated machine"""
+
+
+def blocks_command(guest: Guest, *words: object) -> list[str]:
+    """Return a command of guest_programs/blocks.py."""
+    return [PYTHON if word == "python3" else word for word in command(guest, "blocks", *words)]
+
+
+def ask(guest: Guest, *words: object) -> Any:
+    """Return what that command prints."""
+    return json.loads(guest.check(blocks_command(guest, *words), timeout=_ALL))
+
+
+def by_lsmem(guest: Guest) -> dict[int, tuple[str, str]]:
+    """Return the state and the zones of each block, as lsmem(1) prints them."""
+    text = guest.check(["lsmem", "-J", "-a", "-b", "-o", "BLOCK,STATE,ZONES"])
+    return {
+        int(each["block"]): (each["state"], each["zones"]) for each in json.loads(text)["memory"]
+    }
+
+
+def listed(guest: Guest) -> dict[int, dict[str, Any]]:
+    """Return what zonectl says of each block."""
+    text = guest.check(["zonectl", "blocks", "list", "--why", "-o", "json"])
+    return {each["id"]: each for each in json.loads(text)}
+
+
+def is_said(each: dict[str, Any]) -> str:
+    """Return e.g. ``no`` for a block that was said not to go."""
+    return {True: "yes", False: "no", None: "unknown"}[each["can"]]
+
+
+def table(tried: list[dict[str, Any]]) -> str:
+    """Return all attempts for people."""
+    lines = []
+    for each in tried:
+        done = each["offline"]
+        place = f"{each['number']:4} node {each['node']} {'+'.join(each['zones']):8}"
+        outcome = f"said {is_said(each):7} was {done['code'] or 'offline':14}"
+        why = f"{each['to_move']} to move  {each['why']}"
+        lines.append(f"{place} {outcome} {done['seconds']:6.2f} s  {why}")
+    return "\n".join(lines)
+
+
+def test_what_is_said_of_blocks_comes_true(zoned_guest: Guest) -> None:
+    before = by_lsmem(zoned_guest)
+    tried = ask(zoned_guest, "try")
+    print(table(tried))
+    went: dict[str, list[bool]] = {"yes": [], "no": [], "unknown": []}
+    for each in tried:
+        went[is_said(each)].append(not each["offline"]["code"])
+    for word, outcomes in went.items():
+        print(f"said {word}: {sum(outcomes)} of {len(outcomes)} went")
+    right = sum(went["yes"]) + went["no"].count(False)
+    # A file system can hold on to pages as a device does, which nobody sees beforehand.
+    assert right >= 0.9 * len(went["yes"] + went["no"])
+    assert len(went["yes"]) >= 8
+    assert went["no"]
+    # Each is back where it was, to lsmem's eyes too.
+    for each in tried:
+        if each["back"] is not None:
+            assert each["back"]["code"] == "", each
+        assert (each["back"] or each["offline"])["zones"] == each["zones"], each
+    assert by_lsmem(zoned_guest) == before
+
+
+def test_the_list_is_that_of_lsmem(zoned_guest: Guest) -> None:
+    theirs = by_lsmem(zoned_guest)
+    ours = listed(zoned_guest)
+    assert {number: each["state"] for number, each in ours.items()} == {
+        number: state for number, (state, _) in theirs.items()
+    }
+    for number, (_, zones) in theirs.items():
+        # It writes None where the kernel has none.
+        assert ours[number]["zones"] == re.split("[ /]", zones.replace("None", "none")), number
+
+
+@pytest.mark.on("trixie")
+def test_chmem_comes_to_the_same_end(zoned_guest: Guest) -> None:
+    able = [each for each in listed(zoned_guest).values() if each["offline"] and each["node"] != 0]
+    unable = [each for each in listed(zoned_guest).values() if each["offline"] is False]
+    assert able
+    assert unable
+    for each in able[-2:]:
+        span = f"{each['start']:#x}-{each['start'] + each['size'] - 1:#x}"
+        zoned_guest.check(["chmem", "--disable", span])
+        assert listed(zoned_guest)[each["id"]]["state"] == "offline"
+        assert listed(zoned_guest)[each["id"]]["why"] == "it is offline"
+        zoned_guest.check(["chmem", "--enable", "--zone", each["zones"][0], span])
+        assert by_lsmem(zoned_guest)[each["id"]] == ("online", each["zones"][0])
+    for each in unable[:2]:
+        span = f"{each['start']:#x}-{each['start'] + each['size'] - 1:#x}"
+        assert zoned_guest.run(["chmem", "--disable", span]).returncode != 0
+
+
+@pytest.mark.on("trixie")
+def test_a_pinned_page_meets_the_deadline(zoned_guest: Guest) -> None:
+    guest = zoned_guest
+    guest.check(["rm", "-f", READY])
+    holder = guest.start(blocks_command(guest, "pin", 2))
+    wait_until(
+        lambda: guest.exists(READY) or holder.pid not in pids(guest), "pages are pinned", 180
+    )
+    assert guest.exists(READY), holder.wait()
+    pinned = json.loads(guest.read(READY))
+    print(pinned)
+    before = listed(guest)
+    ended = {}
+    for number in pinned["pinned"][:3]:
+        done = ask(guest, "switch", number, "offline", DEADLINE)
+        print(number, done)
+        assert (done["state"], done["zones"]) == ("online", before[number]["zones"])
+        assert by_lsmem(guest)[number][0] == "online"
+        # What the process needed besides may have come to lie in the block.
+        assert done["code"] in {"block-timeout", "block-busy"}, done
+        ended[number] = done
+    number = next(each for each, done in ended.items() if done["code"] == "block-timeout")
+    assert ended[number]["seconds"] >= DEADLINE
+    holder.kill()
+    # It was the pin and nothing else.
+    assert ask(guest, "switch", number, "offline", 120)["code"] == ""
+    zones = before[number]["zones"]
+    back = "online_movable" if zones == ["Movable"] else "online_kernel"
+    assert ask(guest, "switch", number, back, 60)["zones"] == zones

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory blocks that change hands: parked, taken for a zone, and given back."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.lab.following import begin, follow, show
+from tests.lab.harness.guest import Guest
+from tests.lab.harness.wait import wait_until
+from tests.lab.loads import MIB, check_intact, free_mib, start_load
+from tests.lab.test_zones import ask, refused
+
+_BLOCK = 128 * MIB
+_CONFINED = ("systemd-run", "--scope", "--quiet", "--property=AllowedMemoryNodes=2", "--")
+
+
+def states(guest: Guest) -> dict[int, tuple[str, str]]:
+    """Return block -> state and zones, from sysfs."""
+    text = guest.shell(
+        "cd /sys/devices/system/memory; for each in memory*; do"
+        ' echo "${each#memory} $(cat $each/state) $(cat $each/valid_zones)"; done'
+    )
+    found = {}
+    for line in text.splitlines():
+        number, state, zones = line.split(" ", 2)
+        found[int(number)] = (state, zones.split()[0])
+    return found
+
+
+def mem_total(guest: Guest) -> int:
+    """Return the machine's memory in bytes, from meminfo."""
+    return int(guest.read("/proc/meminfo").split()[1]) << 10
+
+
+def offline_bytes(guest: Guest) -> int:
+    """Return how much is offline, from lsmem(1)."""
+    found = json.loads(guest.check(["lsmem", "--json", "--bytes", "--all"]))["memory"]
+    return sum(int(each["size"]) for each in found if each["state"] == "offline")
+
+
+def fill_with_cache(guest: Guest, node: int, mib: int) -> None:
+    """Have the page cache of a file lie on a node."""
+    guest.check(
+        [
+            *("numactl", f"--membind={node}", f"--cpunodebind={node}"),
+            *("dd", "if=/dev/zero", "of=/var/tmp/lab-cache", "bs=1M", f"count={mib}"),
+        ]
+    )
+    guest.check(["sync"])
+
+
+def held(guest: Guest, owner: str) -> list[int]:
+    """Return the blocks that zonectl shows of an owner."""
+    return [each["id"] for each in ask(guest, "blocks", "list") if each["owner"] == owner]
+
+
+def test_zone_of_blocks_on_a_node_full_of_others(settled_guest: Guest) -> None:
+    guest = settled_guest
+    before = states(guest)
+    load = start_load(guest, "small", 256, "--write", node=2, before=_CONFINED)
+    fill_with_cache(guest, 2, 400)
+
+    job = create(guest, "db", "500MiB")
+    assert free_mib(guest, 2) >= 512
+    assert any("no whole number of memory blocks" in note for note in job["notes"]), job["notes"]
+    detail = ask(guest, "show", "db")
+    assert (detail["size"], detail["backing"], detail["nodes"]) == (512 * MIB, "blocks", [2])
+    mine = held(guest, "zone:db")
+    assert mine == detail["blocks"]
+    assert len(mine) == 4
+    now = states(guest)
+    assert {now[each] for each in mine} == {("online", "Movable")}
+    assert load.by_node() == {2: 256}
+
+    inside = start_load(
+        guest, "small", 400, node=2, name="inside", before=("zonectl", "run", "db", "--")
+    )
+    assert inside.by_node() == {2: 400}
+    check_intact(inside)
+    assert "has members" not in guest.check(["zonectl", "destroy", "db"])
+    assert states(guest) == before
+    assert load.by_node() == {2: 256}
+    check_intact(load)
+    guest.check(["rm", "/var/tmp/lab-cache"])
+
+
+def create(guest: Guest, name: str, size: str, node: int = 2) -> dict[str, Any]:
+    """Create a zone of blocks, and return the job that made it."""
+    number = begin(guest, "create", name, "--size", size, "--nodes", node, "--backing", "blocks")
+    return follow(guest, "job", number, "wait")
+
+
+def test_parked_blocks_leave_the_machine_and_return(settled_guest: Guest) -> None:
+    guest = settled_guest
+    before, total = states(guest), mem_total(guest)
+    follow(guest, "blocks", "park", "--node", 3, "--size", "384MiB")
+    parked = held(guest, "parked")
+    assert len(parked) == 3
+    assert offline_bytes(guest) == 3 * _BLOCK
+    assert total - mem_total(guest) == 3 * _BLOCK
+
+    # A zone takes the parked ones first, and gives them back to the pool.
+    create(guest, "db", "512MiB", node=3)
+    assert set(parked) < set(held(guest, "zone:db"))
+    assert offline_bytes(guest) == 0
+    guest.check(["zonectl", "destroy", "db"])
+    assert held(guest, "parked") == parked
+    assert offline_bytes(guest) == 3 * _BLOCK
+
+    follow(guest, "blocks", "unpark", "--node", 3, "--size", "128MiB")
+    assert len(held(guest, "parked")) == 2
+    follow(guest, "blocks", "unpark", "--node", 3)
+    assert states(guest) == before
+    assert mem_total(guest) == total
+
+
+def test_zone_of_blocks_grows_shrinks_and_moves(settled_guest: Guest) -> None:
+    guest = settled_guest
+    before = states(guest)
+    create(guest, "db", "128MiB")
+    guest.check(["zonectl", "resize", "db", "384MiB"])
+    grown = held(guest, "zone:db")
+    assert len(grown) == 3
+    load = start_load(guest, "small", 100, node=2, before=("zonectl", "run", "db", "--"))
+    guest.check(["zonectl", "resize", "db", "200MiB"])
+    assert ask(guest, "show", "db")["size"] == 256 * MIB
+    assert len(held(guest, "zone:db")) == 2
+
+    follow(guest, "move", "db", "--nodes", "3")
+    assert load.by_node() == {3: 100}
+    here = held(guest, "zone:db")
+    assert len(here) == 2
+    assert not set(here) & set(grown)
+    check_intact(load)
+    guest.check(["zonectl", "destroy", "db"])
+    assert states(guest) == before
+
+
+def test_what_a_node_cannot_give_is_refused(settled_guest: Guest) -> None:
+    guest = settled_guest
+    before = states(guest)
+    told = refused(guest, "blocks", "park", "--node", "0", "--size", "128MiB")
+    assert "too-few-blocks" in told
+    assert "low memory" in told
+    told = refused(guest, "blocks", "park", "--node", "2", "--size", "1GiB")
+    assert "no-capacity" in told
+    told = refused(guest, "create", "db", "--size", "896MiB", "--nodes", "2", "--backing", "blocks")
+    assert "3:1" in told
+    assert "bad-size" in refused(guest, "blocks", "park", "--node", "2", "--size", "0")
+    assert "unknown-node" in refused(guest, "blocks", "park", "--node", "7", "--size", "1GiB")
+    assert "unknown-node" in refused(guest, "blocks", "unpark", "--node", "2")
+    assert states(guest) == before
+    assert ask(guest, "blocks", "list") == [
+        each | {"owner": "base"} for each in ask(guest, "blocks", "list")
+    ]
+
+
+@pytest.mark.parametrize(
+    "phase", ["taking block", "putting back", "bringing blocks back", "making the zone"]
+)
+def test_a_killed_daemon_leaves_no_block_behind(settled_guest: Guest, phase: str) -> None:
+    guest = settled_guest
+    before = states(guest)
+    number = begin(guest, "create", "db", "--size", "384MiB", "--nodes", 2, "--backing", "blocks")
+
+    def is_there() -> bool:
+        job = show(guest, number)
+        return bool(job["phase"].startswith(phase) or job["state"] != "running")
+
+    wait_until(is_there, f"the job is at {phase!r}")
+    guest.check(["systemctl", "kill", "--signal=KILL", "--kill-whom=main", "zoned"])
+    follow(guest, "job", number, "wait")
+    assert len(held(guest, "zone:db")) == 3
+    assert offline_bytes(guest) == 0
+    guest.check(["zonectl", "destroy", "db"])
+    assert states(guest) == before
+
+
+def test_a_cancelled_creation_gives_all_back(settled_guest: Guest) -> None:
+    guest = settled_guest
+    before = states(guest)
+    job = begin(guest, "create", "db", "--size", "512MiB", "--nodes", "2", "--backing", "blocks")
+    wait_until(lambda: "(3 of" in show(guest, job)["phase"], "two blocks are taken")
+    guest.check(["zonectl", "job", str(job), "cancel"])
+    wait_until(lambda: show(guest, job)["state"] == "cancelled", "the job is cancelled")
+    assert states(guest) == before
+    assert not held(guest, "zone:db")
+    assert "no-such-zone" in refused(guest, "show", "db")
+
+
+def test_policy_parks_blocks_at_start(settled_guest: Guest) -> None:
+    guest = settled_guest
+    before = states(guest)
+    guest.write("/etc/zoned/zones.d/60-park.yaml", "system: {parked: {3: 256MiB}}\n")
+    guest.check(["systemctl", "restart", "zoned"])
+    wait_until(lambda: len(held(guest, "parked")) == 2, "the policy's blocks are parked")
+    assert offline_bytes(guest) == 2 * _BLOCK
+    guest.check(["rm", "/etc/zoned/zones.d/60-park.yaml"])
+    guest.check(["zonectl", "reload"])
+    follow(guest, "blocks", "unpark", "--node", 3)
+    assert states(guest) == before

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks change hands, and come back: also after a refusal, a cancellation, or a killed daemon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.unit.fake_memory import BLOCK, FakeMemory
+from tests.unit.fake_sys import write
+from tests.unit.fakes import World, control_of, make_world, run_job, started
+from zoned.engine import ledger, store
+from zoned.engine.blocks import keeper, take
+from zoned.engine.blocks.observe import needs_of
+from zoned.engine.jobs.control import Cancelled
+from zoned.engine.operations import blocks as operations
+from zoned.errors import BadSize, BlockBusy, BlockTimeout, Partial, TooFewBlocks, Unsupported
+from zoned.kernel.state_file import save_json
+from zoned.model.block import PARKED, RETURNING, HeldBlock
+from zoned.model.job import JobKind
+from zoned.model.policy import Policy, SystemReserve
+from zoned.model.zone import Backing, ZoneSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from zoned.engine.engine import Engine
+    from zoned.model.job import Progress
+
+SIZE = 8 * BLOCK
+POLICY = Policy(reserve=SystemReserve(default=0))
+NORMAL = dict.fromkeys(range(8, 16), "Normal")
+
+
+class Killed(BaseException):
+    """The end of the daemon: nothing catches it, as nothing catches SIGKILL."""
+
+
+@dataclass
+class Stage:
+    """Two nodes of eight blocks each, of which the first is low memory."""
+
+    world: World
+    memory: FakeMemory
+    engine: Engine
+    policy: Policy = POLICY
+    ticks: list[str] = field(default_factory=list)
+    left: int | None = None
+
+    def tick(self, what: str) -> None:
+        self.ticks.append(what)
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+
+    def restart(self) -> Engine:
+        self.left = None
+        self.engine = started(self.world, self.policy)
+        return self.engine
+
+    def run(self, kind: JobKind, **parameters: Any) -> Progress:
+        return run_job(self.engine, kind, **parameters)
+
+    def create(self, blocks: int, name: str = "db") -> Progress:
+        return self.run(JobKind.CREATE, spec=spec(blocks, name))
+
+    @property
+    def kinds(self) -> dict[int, str]:
+        """The second node's blocks."""
+        return {number: kind for number, kind in self.memory.kinds().items() if number >= 8}
+
+    def of(self, owner: str) -> list[int]:
+        held = self.engine.machine.ledger.touched.blocks
+        return sorted(number for number, each in held.items() if each.owner == owner)
+
+
+def spec(blocks: int, name: str = "db") -> ZoneSpec:
+    return ZoneSpec(name=name, size=blocks * BLOCK, nodes="1", backing=Backing.BLOCKS)
+
+
+def make_stage(folder: Path, patch: pytest.MonkeyPatch, policy: Policy = POLICY) -> Stage:
+    world = make_world(folder, {0: SIZE, 1: SIZE})
+    memory = FakeMemory(folder)
+    write(folder, {"proc/sys/vm/drop_caches": ""})
+    memory.add(0, *range(8), zone="DMA32")
+    memory.add(1, *range(8, 16), zone="Normal")
+    for module in (keeper, take, operations):
+        patch.setattr(module, "BlockSwitch", memory.switch)
+    patch.setattr(take, "refuse_without_refuge", lambda *_: None)
+    stage = Stage(world, memory, started(world, policy), policy)
+    memory.on_switch = lambda number: stage.tick(f"switch {number}")
+
+    def save(path: Path, data: Any) -> None:
+        stage.tick(f"before {path.name}")
+        save_json(path, data)
+        stage.tick(f"after {path.name}")
+
+    for module in (store, ledger):
+        patch.setattr(module, "save_json", save)
+    return stage
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return make_stage(tmp_path, monkeypatch)
+
+
+def test_a_zone_gets_movable_blocks_and_gives_them_back(stage: Stage) -> None:
+    progress = stage.create(3)
+    assert stage.of("zone:db") == [13, 14, 15]
+    assert stage.kinds == NORMAL | dict.fromkeys((13, 14, 15), "Movable")
+    assert progress.done == progress.total == 3 * BLOCK
+    stage.run(JobKind.DESTROY, name="db")
+    assert stage.kinds == NORMAL
+    assert not stage.engine.machine.ledger.touched.blocks
+
+
+def test_each_block_is_in_the_ledger_before_it_is_touched(stage: Stage) -> None:
+    seen: list[str | None] = []
+
+    def look(number: int) -> None:
+        held = stage.engine.machine.ledger.touched.blocks.get(number)
+        seen.append(held.former if held else "nothing")
+
+    stage.memory.on_switch = look
+    stage.create(2)
+    assert seen == ["Normal"] * 4
+
+
+def test_a_size_is_rounded_up_and_that_is_told(stage: Stage) -> None:
+    odd = ZoneSpec(name="db", size=BLOCK + 4096, nodes="1", backing=Backing.BLOCKS)
+    progress = stage.run(JobKind.CREATE, spec=odd)
+    assert stage.engine.machine.store.zones["db"].spec.size == 2 * BLOCK
+    assert any("no whole number" in note for note in progress.notes)
+
+
+@pytest.mark.parametrize("error", [BlockBusy, BlockTimeout])
+def test_another_block_is_taken_where_one_does_not_go(
+    stage: Stage, error: type[BlockBusy | BlockTimeout]
+) -> None:
+    stage.memory.busy[14] = [error("block 14 holds on")]
+    progress = stage.create(3)
+    assert stage.of("zone:db") == [12, 13, 15]
+    assert stage.kinds[14] == "Normal"
+    assert any("block 14 holds on" in note for note in progress.notes)
+
+
+def test_all_goes_back_where_too_few_go(stage: Stage) -> None:
+    for number in range(8, 14):
+        stage.memory.busy[number] = [BlockBusy("no")]
+    with pytest.raises(TooFewBlocks, match="gave 2 of 3"):
+        stage.create(3)
+    assert stage.kinds == NORMAL
+    assert not stage.engine.machine.ledger.touched.blocks
+    assert not stage.engine.machine.store.zones
+
+
+def test_more_than_the_kernel_can_spare_is_refused_untouched(stage: Stage) -> None:
+    with pytest.raises(TooFewBlocks, match="6 of 7"):
+        stage.create(7)
+    with pytest.raises(BadSize):
+        stage.create(9)
+    with pytest.raises(TooFewBlocks, match="low memory"):
+        stage.run(JobKind.PARK, node=0, size=BLOCK)
+    assert not stage.memory.done
+
+
+def test_without_hotplug_there_are_no_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = started(make_world(tmp_path), POLICY)
+    with pytest.raises(Unsupported, match="no memory blocks"):
+        run_job(engine, JobKind.CREATE, spec=spec(1))
+    with pytest.raises(Unsupported, match="no memory blocks"):
+        run_job(engine, JobKind.PARK, node=1, size=BLOCK)
+    engine.create(ZoneSpec(name="db", size=BLOCK))
+
+
+def test_a_cancelled_creation_gives_all_back(stage: Stage) -> None:
+    control = control_of()
+    _, body = stage.engine.prepare(JobKind.CREATE, {"spec": spec(3)})
+    switched: list[int] = []
+
+    def third(number: int) -> None:
+        switched.append(number)
+        if len(switched) == 3:
+            control.cancel()
+
+    stage.memory.on_switch = third
+    with pytest.raises(Cancelled):
+        body(control)
+    assert stage.kinds == NORMAL
+    assert not stage.engine.machine.ledger.touched.blocks
+
+
+def test_parked_blocks_are_offline_and_the_first_to_be_taken(stage: Stage) -> None:
+    stage.run(JobKind.PARK, node=1, size=2 * BLOCK)
+    assert stage.of(PARKED) == [14, 15]
+    assert stage.kinds == NORMAL | {14: "-", 15: "-"}
+    stage.create(3)
+    assert stage.of("zone:db") == [13, 14, 15]
+    stage.run(JobKind.DESTROY, name="db")
+    assert stage.of(PARKED) == [14, 15]
+    assert stage.kinds == NORMAL | {14: "-", 15: "-"}
+    stage.run(JobKind.UNPARK, node=1, size=BLOCK)
+    assert stage.of(PARKED) == [14]
+    stage.run(JobKind.UNPARK, node=1)
+    assert stage.kinds == NORMAL
+    assert not stage.engine.machine.ledger.touched.blocks
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_was_parked_before_a_failure_is_kept_or_returned(stage: Stage, *, keep: bool) -> None:
+    for number in range(8, 14):
+        stage.memory.busy[number] = [BlockBusy("no")]
+    with pytest.raises(Partial if keep else TooFewBlocks):
+        stage.run(JobKind.PARK, node=1, size=3 * BLOCK, keep=keep)
+    assert stage.of(PARKED) == ([14, 15] if keep else [])
+    assert stage.kinds == (NORMAL | {14: "-", 15: "-"} if keep else NORMAL)
+
+
+def test_a_zone_grows_and_shrinks_by_whole_blocks(stage: Stage) -> None:
+    stage.create(1)
+    stage.run(JobKind.RESIZE, name="db", size=3 * BLOCK)
+    assert stage.of("zone:db") == [13, 14, 15]
+    stage.run(JobKind.RESIZE, name="db", size=BLOCK + 1)
+    assert len(stage.of("zone:db")) == 2
+    assert sorted(stage.kinds.values()) == ["Movable"] * 2 + ["Normal"] * 6
+
+
+def test_a_block_that_does_not_go_back_stays_usable_and_owed(stage: Stage) -> None:
+    stage.create(2)
+    stage.memory.busy[15] = [BlockBusy("block 15 holds on")]
+    stage.run(JobKind.DESTROY, name="db")
+    assert stage.of(RETURNING) == [15]
+    assert stage.kinds == NORMAL | {15: "Movable"}
+    stage.engine.tick()
+    assert [alert.code for alert in stage.engine.alerts] == ["blocks-owed"]
+    stage.run(JobKind.GIVE_BACK)
+    assert stage.kinds == NORMAL
+    stage.engine.tick()
+    assert not stage.engine.alerts
+
+
+def test_after_a_reboot_a_zone_gets_its_blocks_again(stage: Stage) -> None:
+    stage.create(2)
+    for number in (14, 15):
+        stage.memory.remove(number)
+        stage.memory.add(1, number, zone="Normal")
+    stage.engine.machine.ledger.blocks_returned([14, 15])
+    engine = stage.restart()
+    assert [alert.code for alert in engine.alerts] == ["blocks-missing"]
+    stage.run(JobKind.FILL, name="db")
+    assert stage.of("zone:db") == [14, 15]
+    engine.tick()
+    assert not engine.alerts
+
+
+def test_what_somebody_else_brought_online_is_parked_no_more(stage: Stage) -> None:
+    stage.run(JobKind.PARK, node=1, size=2 * BLOCK)
+    stage.memory.remove(15)
+    stage.memory.add(1, 15, zone="Normal")
+    stage.restart()
+    assert stage.of(PARKED) == [14]
+
+
+def test_reset_brings_everything_back(stage: Stage) -> None:
+    stage.run(JobKind.PARK, node=1, size=BLOCK)
+    stage.create(2)
+    assert stage.engine.reset() == []
+    assert stage.kinds == NORMAL
+    assert not stage.engine.machine.ledger.touched.blocks
+
+
+def create(stage: Stage) -> tuple[JobKind, dict[str, Any]]:
+    return JobKind.CREATE, {"spec": spec(3)}
+
+
+def create_from_pool(stage: Stage) -> tuple[JobKind, dict[str, Any]]:
+    stage.run(JobKind.PARK, node=1, size=2 * BLOCK)
+    return JobKind.CREATE, {"spec": spec(3)}
+
+
+def grow(stage: Stage) -> tuple[JobKind, dict[str, Any]]:
+    stage.create(1)
+    return JobKind.RESIZE, {"name": "db", "size": 3 * BLOCK}
+
+
+def shrink(stage: Stage) -> tuple[JobKind, dict[str, Any]]:
+    stage.create(3)
+    return JobKind.RESIZE, {"name": "db", "size": BLOCK}
+
+
+def destroy(stage: Stage) -> tuple[JobKind, dict[str, Any]]:
+    stage.create(3)
+    return JobKind.DESTROY, {"name": "db"}
+
+
+def park(_: Stage) -> tuple[JobKind, dict[str, Any]]:
+    return JobKind.PARK, {"node": 1, "size": 2 * BLOCK}
+
+
+def unpark(stage: Stage) -> tuple[JobKind, dict[str, Any]]:
+    stage.run(JobKind.PARK, node=1, size=3 * BLOCK)
+    return JobKind.UNPARK, {"node": 1, "size": 2 * BLOCK}
+
+
+SCENARIOS = (create, create_from_pool, grow, shrink, destroy, park, unpark)
+
+
+def check(stage: Stage) -> None:
+    """Assert that every block is where the zones, the pool and the ledger say."""
+    machine = stage.engine.machine
+    needs = needs_of(machine)
+    assert (needs.short, needs.back) == ({}, ())
+    wanted = dict.fromkeys(stage.of("zone:db"), "Movable")
+    wanted |= dict.fromkeys(stage.of(PARKED), "-")
+    assert set(machine.ledger.touched.blocks) == set(wanted)
+    assert stage.kinds == NORMAL | wanted
+
+
+@pytest.mark.parametrize("resumed", [True, False], ids=["resumed", "forgotten"])
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_killed_at_any_point(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scenario: Callable[[Stage], tuple[JobKind, dict[str, Any]]],
+    *,
+    resumed: bool,
+) -> None:
+    for point in range(300):
+        with monkeypatch.context() as patch:
+            stage = make_stage(tmp_path / str(point), patch)
+            kind, parameters = scenario(stage)
+            request, body = stage.engine.prepare(kind, parameters)
+            stage.left = point
+            try:
+                body(control_of())
+                came_through = True
+            except Killed:
+                came_through = False
+            engine = stage.restart()
+            assert "-" not in {
+                each for number, each in stage.kinds.items() if number not in stage.of(PARKED)
+            }, "nothing is left offline"
+            if resumed:
+                engine.bodies()[kind](request)(control_of())
+            needs = needs_of(engine.machine)
+            for name in needs.short:
+                stage.run(JobKind.FILL, name=name)
+            stage.run(JobKind.GIVE_BACK)
+            check(stage)
+            if came_through:
+                assert point > 5
+                return
+    pytest.fail("it never came through")
+
+
+def test_what_the_ledger_alone_knows_is_struck_off(stage: Stage) -> None:
+    """Killed between the ledger and the kernel: the block was never touched."""
+    entry = HeldBlock(number=12, owner="zone:db", former="Normal")
+    stage.engine.machine.ledger.blocks_taken([entry])
+    stage.restart()
+    assert not stage.engine.machine.ledger.touched.blocks
+    assert stage.kinds == NORMAL

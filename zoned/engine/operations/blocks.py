@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory blocks of zones and of the parked pool: what several operations do with them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from zoned.engine.blocks.back import give_back
+from zoned.engine.blocks.observe import needs_of
+from zoned.engine.blocks.strays import put_back_strays
+from zoned.engine.jobs.control import Cancelled
+from zoned.errors import ZonedError
+from zoned.kernel.block_state import BlockSwitch
+from zoned.model.block import zone_owner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from zoned.engine.blocks.hands import Hands
+    from zoned.engine.machine import Machine
+    from zoned.engine.operations.context import Context
+    from zoned.model.block import HeldBlock
+
+
+@contextlib.contextmanager
+def release(context: Context, hands: Hands, zone: str) -> Iterator[None]:
+    """Give a zone's surplus of blocks back where the block fails or is cancelled."""
+    try:
+        yield
+    except (ZonedError, Cancelled):
+        give_back_surplus(context, hands, zone)
+        raise
+
+
+def give_back_surplus(context: Context, hands: Hands, zone: str) -> None:
+    """Give back the blocks that a zone holds and does not want (any more)."""
+    machine = context.machine
+    if not machine.ledger.touched.blocks:
+        return
+    owner = zone_owner(zone)
+    surplus = [each for each in needs_of(machine).back if each.owner == owner]
+    give_back_all(machine, hands, surplus)
+
+
+def give_back_all(machine: Machine, hands: Hands, held: Sequence[HeldBlock]) -> list[HeldBlock]:
+    """Give blocks back, in turn with other work on blocks; return those that could not be."""
+    if not held:
+        return []
+    with machine.turn.taken(hands), BlockSwitch(machine.root) as switch:
+        left = give_back(machine, hands, held, switch)
+        with contextlib.suppress(Cancelled):
+            put_back_strays(machine, hands)
+    return left

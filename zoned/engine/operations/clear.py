@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clearing nodes that a zone is to have for itself of everybody else's pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoned.engine.fence.keep import fenced_nodes
+from zoned.engine.operations.parameters import pace
+from zoned.engine.operations.scopes import Listed
+from zoned.engine.operations.transfer import Transfer, transfer
+from zoned.idset import format_ids
+from zoned.kernel.node import read_topology
+from zoned.kernel.process import all_pids
+from zoned.model.migration import Sharing
+from zoned.units import format_size
+
+if TYPE_CHECKING:
+    from zoned.engine.jobs.control import JobControl
+    from zoned.engine.operations.context import Context
+    from zoned.model.job import JobRequest
+    from zoned.model.zone import Zone
+
+
+def clear_nodes(context: Context, control: JobControl, zone: Zone, request: JobRequest) -> None:
+    """Move the pages that programs have on the zone's nodes elsewhere, while they run on.
+
+    Where the fence goes up the kernel moves what is left, all at once. Raises NoRoom before a page
+    moves, Cancelled and Suspended in between.
+    """
+    machine = context.machine
+    # Nobody may use what other zones have for themselves, or this one had until now.
+    rest = read_topology(machine.root).memory_nodes - zone.nodes - fenced_nodes(machine)
+
+    def others() -> set[int]:
+        return {*all_pids(machine.root)} - {*machine.members_of(zone.name)}
+
+    transfer(
+        machine,
+        control,
+        Transfer(
+            what=f"clear node {format_ids(zone.nodes)} for zone {zone.name}",
+            scope=Listed(machine.root, others),
+            targets=dict.fromkeys(rest, 0),
+            sources=zone.nodes,
+            sharing=Sharing.ALL,
+            pace=pace(request.parameters),
+        ),
+    )
+
+
+def tell_of_others(context: Context, control: JobControl, zone: Zone) -> None:
+    """Tell what still lies on the zone's nodes that is not the zone's."""
+    machine = context.machine
+    group = machine.groups.group(zone.name)
+    for node in read_topology(machine.root).nodes:
+        if node.id not in zone.nodes or node.memory.total is None or node.memory.free is None:
+            continue
+        own = group.by_node.get(node.id, 0) if group else 0
+        others = max(0, node.memory.total - node.memory.free - own)
+        control.note(
+            f"{format_size(others)} of node {node.id} are in use by others: the kernel itself, and"
+            " file cache that no process maps, which goes when the zone needs the memory"
+        )

@@ -116,6 +116,7 @@ def test_parked_blocks_leave_the_machine_and_return(settled_guest: Guest) -> Non
     assert mem_total(guest) == total
 
 
+@pytest.mark.on("trixie")
 def test_zone_of_blocks_grows_shrinks_and_moves(settled_guest: Guest) -> None:
     guest = settled_guest
     before = states(guest)
@@ -138,6 +139,7 @@ def test_zone_of_blocks_grows_shrinks_and_moves(settled_guest: Guest) -> None:
     assert states(guest) == before
 
 
+@pytest.mark.on("trixie")
 def test_what_a_node_cannot_give_is_refused(settled_guest: Guest) -> None:
     guest = settled_guest
     before = states(guest)
@@ -157,6 +159,7 @@ def test_what_a_node_cannot_give_is_refused(settled_guest: Guest) -> None:
     ]
 
 
+@pytest.mark.on("trixie")
 @pytest.mark.parametrize(
     "phase", ["taking block", "putting back", "bringing blocks back", "making the zone"]
 )
@@ -178,6 +181,7 @@ def test_a_killed_daemon_leaves_no_block_behind(settled_guest: Guest, phase: str
     assert states(guest) == before
 
 
+@pytest.mark.on("trixie")
 def test_a_cancelled_creation_gives_all_back(settled_guest: Guest) -> None:
     guest = settled_guest
     before = states(guest)
@@ -190,6 +194,7 @@ def test_a_cancelled_creation_gives_all_back(settled_guest: Guest) -> None:
     assert "no-such-zone" in refused(guest, "show", "db")
 
 
+@pytest.mark.on("trixie")
 def test_policy_parks_blocks_at_start(settled_guest: Guest) -> None:
     guest = settled_guest
     before = states(guest)

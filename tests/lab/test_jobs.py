@@ -26,7 +26,7 @@ from tests.lab.harness.wait import wait_until
 from tests.lab.loads import MIB, Load, alike, check_intact, resident, start_load
 from tests.lab.test_zones import ask, refused
 
-pytestmark = pytest.mark.on("trixie")
+pytestmark = pytest.mark.on("bookworm")
 
 _SLOWLY = ("--rate", 8)
 _VERY_SLOWLY = ("--rate", 3)

@@ -103,6 +103,8 @@ class Service:
         server = Server(self._options.socket, backend)
         try:
             await self._worker.change(runner.resume_all)
+            # With jobs possible: for what came while nobody was there to see it.
+            self._dirty.set()
             server.start()
             await self._until_told(engine)
         finally:

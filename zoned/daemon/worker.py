@@ -47,6 +47,9 @@ class Worker:
             return future.result()
         except CancelledError as error:
             raise Suspended from error
+        finally:
+            # The work itself may have been what there is to prepare for.
+            self.prepare()
 
     async def look(self, work: Callable[[], _T]) -> _T:
         """Run work that only reads."""

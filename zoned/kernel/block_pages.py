@@ -59,6 +59,10 @@ _GIGANTIC = 1 << 30
 """Bytes from which on a hugetlb page is beyond what the kernel has at hand to move it to: 1 GiB on
 most architectures, 2 and 16 GiB on others."""
 _RAM = "System RAM"
+# Bit KPF_OWNER_2 of include/linux/kernel-page-flags.h, no promise either (KPF_OWNER_PRIVATE before
+# 6.11): on pages of the kernel's own it marks a memory map that lies in the block it describes
+# (memory_hotplug.memmap_on_memory), and it goes and comes with the block.
+_OWN_MAP = np.uint64(1 << 37)
 _WORD = 8
 _PAGE = mmap.PAGESIZE
 
@@ -177,6 +181,7 @@ def _count(flags: Words) -> dict[str, int]:
     """Return how many pages are of each kind, without those that are none."""
     found: dict[str, int] = {}
     left = np.ones(len(flags), np.bool_)
+    left[: _own_map(flags)] = False
     for kind, bits in _KINDS:
         here = left & (flags & bits != 0)
         found[kind] = int(here.sum()) + found.get(kind, 0)
@@ -187,6 +192,12 @@ def _count(flags: Words) -> dict[str, int]:
     found[PLAIN] = int((left & (flags == 0)).sum())
     found[OTHER] += int(left.sum()) - found[PLAIN]
     return {kind: pages for kind, pages in found.items() if pages}
+
+
+def _own_map(flags: Words) -> int:
+    """Return how many pages at the block's start are its own memory map."""
+    others = flags & ~KPF_RESERVED != _OWN_MAP
+    return int(others.argmax()) if others.any() else len(flags)
 
 
 def _gigantic(flags: Words, huge: Places) -> int:

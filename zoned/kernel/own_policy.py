@@ -41,10 +41,9 @@ class OwnMemory:
 
         What it has elsewhere moves. Other threads have to call `follow` themselves.
         """
-        if nodes == self._nodes:
-            self.follow()
-            return
-        self._nodes, self._ever = nodes, True
+        if nodes != self._nodes:
+            self._nodes, self._ever = nodes, True
+        # Again each time: threads that had not been told yet took memory elsewhere meanwhile.
         if self.follow() and nodes:
             self._move(nodes)
 

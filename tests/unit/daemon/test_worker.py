@@ -116,3 +116,22 @@ def test_a_job_whose_turn_never_comes_is_suspended(worker: Worker) -> None:
         thread.join(LIMIT)
     with pytest.raises(Suspended):
         worker.change_and_wait(lambda: None)
+
+
+def test_each_thread_prepares_itself(worker: Worker) -> None:
+    prepared: list[str] = []
+    worker.prepare = lambda: prepared.append(threading.current_thread().name)
+
+    async def look() -> str:
+        return await worker.look(lambda: threading.current_thread().name)
+
+    assert [asyncio.run(look())] == prepared
+    prepared.clear()
+    order: list[list[str]] = []
+    job = threading.Thread(
+        target=lambda: worker.change_and_wait(lambda: order.append(list(prepared))), name="job"
+    )
+    job.start()
+    job.join()
+    # Before the change, and after it, which may be what there is to prepare for.
+    assert (order, prepared) == ([["job"]], ["job", "job"])

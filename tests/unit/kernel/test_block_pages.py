@@ -101,6 +101,18 @@ def test_all_are_counted(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("mark", [1 << 37, 1 << 37 | RESERVED])
+def test_the_blocks_own_memory_map_keeps_it_not(tmp_path: Path, mark: int) -> None:
+    flags = [mark] * 8 + [LRU] * 3 + [mark] * 2
+    found = read(machine(tmp_path, flags))
+    assert (found.movable, found.free) == (3, PAGES - 13)
+    assert sum(found.unmovable.values()) == 2
+
+
+def test_memory_in_use_at_the_blocks_start_is_no_map(tmp_path: Path) -> None:
+    assert read(machine(tmp_path, [1 << 37 | LRU] * 8)).movable == 8
+
+
 def test_what_the_list_does_not_reach_is_a_hole(tmp_path: Path) -> None:
     beyond = Block(id=9, start=9 * PAGES * PAGE, size=PAGES * PAGE, state=None)
     assert read(machine(tmp_path, []), beyond) == BlockPages(total=PAGES, holes=PAGES)

@@ -7,6 +7,7 @@ Sources: Documentation/admin-guide/mm/memory-hotplug.rst, Documentation/admin-gu
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from zoned.errors import (
     ZonedError,
 )
 from zoned.idset import format_ids
+from zoned.kernel.block_outlook import outlooks as survey
 from zoned.kernel.block_state import BlockSwitch, deadline_of
 from zoned.kernel.memory_block import read_block
 from zoned.kernel.node import read_topology
@@ -140,7 +142,9 @@ class Leaving:
             except REFUSALS as error:
                 # One that was stopped because the job is to end is no refusal.
                 self._control.checkpoint()
-                if not left or not isinstance(error, BlockBusy):
+                if not left and isinstance(error, BlockBusy):
+                    raise _explained(self._machine, now, error) from error
+                if not isinstance(error, BlockBusy):
                     raise
                 # What file systems remember lies in memory of the kernel's own.
                 drop_slab(self._machine.root)
@@ -176,6 +180,18 @@ class Leaving:
         held = self._machine.ledger.touched.blocks
         mine = (held[number] for number in self._numbers if number in held)
         return [each for each in mine if each.owner == CHANGING]
+
+
+def _explained(machine: Machine, block: Block, error: BlockBusy) -> BlockBusy:
+    """Return the error with what lies in the block, as far as that can be told."""
+    why = ""
+    with contextlib.suppress(ZonedError):
+        why = next((each.why for each in survey(machine.root, [block])), "")
+    return BlockBusy(
+        error.message + (f" ({why})" if why else ""),
+        hint="programs that were started there and still run, and groups that were made meanwhile,"
+        " may have left something of the kernel's there; stop them and try again",
+    )
 
 
 def _numbers(held: Iterable[HeldBlock]) -> list[int]:

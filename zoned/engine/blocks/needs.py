@@ -33,9 +33,14 @@ class Needs:
     """blocks that nobody wants any more"""
 
 
+def has_blocks(zone: Zone) -> bool:
+    """Return whether a zone holds memory blocks at all."""
+    return zone.spec.backing is Backing.BLOCKS
+
+
 def blocks_of(zone: Zone, size: int) -> dict[int, int]:
     """Return node -> blocks of `size` bytes that a zone has to hold there; none for most zones."""
-    if zone.spec.backing is not Backing.BLOCKS:
+    if not has_blocks(zone):
         return {}
     return {node: -(-share // size) for node, share in zone.accounted.items() if share}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zoned.engine.blocks.needs import find_needs
+from zoned.engine.blocks.needs import find_needs, has_blocks
 from zoned.kernel.memory_block import block_size, read_blocks
 
 if TYPE_CHECKING:
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 def needs_of(machine: Machine) -> Needs:
     """Return what differs between the blocks that are held and those that should be."""
-    return find_needs(
-        machine.store.zones.values(),
-        machine.ledger.touched.blocks,
-        read_blocks(machine.root),
-        block_size(machine.root) or 1,
-        machine.policy.parked,
-    )
+    held, zones = machine.ledger.touched.blocks, machine.store.zones.values()
+    # Machines have tens of thousands of blocks, and this is asked at every look at the machine.
+    concerned = held or machine.policy.parked or any(map(has_blocks, zones))
+    blocks = read_blocks(machine.root) if concerned else ()
+    size = block_size(machine.root) or 1
+    return find_needs(zones, held, blocks, size, machine.policy.parked)

@@ -15,7 +15,7 @@ from zoned.kernel.block_state import BlockSwitch
 from zoned.model.block import zone_owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from zoned.engine.blocks.hands import Hands
     from zoned.engine.machine import Machine
@@ -39,16 +39,21 @@ def give_back_surplus(context: Context, hands: Hands, zone: str) -> None:
     if not machine.ledger.touched.blocks:
         return
     owner = zone_owner(zone)
-    surplus = [each for each in needs_of(machine).back if each.owner == owner]
-    give_back_all(machine, hands, surplus)
+    give_back_all(
+        machine, hands, lambda: [each for each in needs_of(machine).back if each.owner == owner]
+    )
 
 
-def give_back_all(machine: Machine, hands: Hands, held: Sequence[HeldBlock]) -> list[HeldBlock]:
-    """Give blocks back, in turn with other work on blocks; return those that could not be."""
-    if not held:
+def give_back_all(
+    machine: Machine, hands: Hands, choose: Callable[[], Sequence[HeldBlock]]
+) -> list[HeldBlock]:
+    """Give back what `choose` names, in turn with other work on blocks, so that nobody else has it
+    in hand; return what could not be.
+    """
+    if not choose():
         return []
     with machine.turn.taken(hands), BlockSwitch(machine.root) as switch:
-        left = give_back(machine, hands, held, switch)
+        left = give_back(machine, hands, choose(), switch)
         with contextlib.suppress(Cancelled):
             put_back_strays(machine, hands)
     return left

@@ -32,15 +32,14 @@ def clear_nodes(context: Context, control: JobControl, zone: Zone, request: JobR
     # Nobody may use what other zones have for themselves, or this one had until now.
     rest = read_topology(machine.root).memory_nodes - zone.nodes - fenced_nodes(machine)
 
-    def others() -> set[int]:
-        return {*all_pids(machine.root)} - {*machine.members_of(zone.name)}
-
+    # Those that there are now: what comes later is kept off by the fence.
+    others = {*all_pids(machine.root)} - {*machine.members_of(zone.name)}
     transfer(
         machine,
         control,
         Transfer(
             what=f"clear node {format_ids(zone.nodes)} for zone {zone.name}",
-            scope=Listed(machine.root, others),
+            scope=Listed(machine.root, others.copy),
             targets=dict.fromkeys(rest, 0),
             sources=zone.nodes,
             sharing=Sharing.ALL,

@@ -65,8 +65,8 @@ class GiveBack:
         """See Operation."""
 
         def run(control: JobControl) -> None:
-            back = control.change(lambda: needs_of(self.context.machine).back)
-            failed = give_back_all(self.context.machine, control, back)
+            machine = self.context.machine
+            failed = give_back_all(machine, control, lambda: needs_of(machine).back)
             if failed:
                 listed = ", ".join(str(each.number) for each in failed)
                 raise Partial(

@@ -127,7 +127,7 @@ class Unpark:
 
         def run(control: JobControl) -> None:
             control.phase("bringing parked blocks online")
-            failed = give_back_all(machine, control, _parked(machine, node)[left:])
+            failed = give_back_all(machine, control, lambda: _parked(machine, node)[left:])
             if failed:
                 raise Partial(
                     f"{len(failed)} blocks are not as they were",

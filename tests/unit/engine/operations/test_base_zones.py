@@ -31,19 +31,20 @@ from zoned.errors import (
 )
 from zoned.kernel import dax
 from zoned.model.base import DaxDevice, DaxMode
-from zoned.model.block import PARKED, HeldBlock
+from zoned.model.block import PARKED, HeldBlock, Outlook
 from zoned.model.job import JobKind
 from zoned.model.policy import OnlineBy
 from zoned.model.zone import ZoneSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from zoned.engine.engine import Engine
     from zoned.engine.jobs.control import JobControl
     from zoned.kernel.root import Root
     from zoned.model.job import JobRequest
+    from zoned.model.topology import Block
 
 ADD, REMOVE = JobKind.BASE_ADD, JobKind.BASE_REMOVE
 IOMEM = f"""\
@@ -302,10 +303,17 @@ def test_zone_that_comes_meanwhile(there: Scene, when: int) -> None:
     assert not there.held()
 
 
-def test_block_that_cannot_go_brings_all_back(there: Scene) -> None:
+def test_block_that_cannot_go_brings_all_back(
+    there: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def survey(_: Root, blocks: list[Block]) -> Iterator[Outlook]:
+        yield Outlook(block=blocks[0], can=False, why="3 pages of slab")
+
+    monkeypatch.setattr(offline, "survey", survey)
     there.memory.busy[16] = [BlockBusy("slab") for _ in range(offline._TRIES)]
-    with pytest.raises(BlockBusy):
+    with pytest.raises(BlockBusy, match=r"^slab \(3 pages of slab\)") as caught:
         there.run(REMOVE, "2")
+    assert "still run" in caught.value.hint
     assert there.memory.kinds() == FULL
     assert not there.held()
     assert (there.world.folder / "proc/sys/vm/drop_caches").read_text().startswith("2")

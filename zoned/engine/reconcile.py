@@ -86,12 +86,18 @@ class Reconciler:
         for action in actions:
             if self._failures and self._takes_away(action):
                 continue
+            if isinstance(action, RetireParent):
+                # What the groups have for zones goes with it, and the fence is made of that.
+                self._keep_fence()
             if not self._attempt(action):
                 break
-        self._fence = tuple(keep_fence(self._machine, fenced_nodes(self._machine)))
+        self._keep_fence()
         seen = self._machine.observe() if actions else seen
         self._forget_groups(seen)
         self._verify(seen)
+
+    def _keep_fence(self) -> None:
+        self._fence = tuple(keep_fence(self._machine, fenced_nodes(self._machine)))
 
     def converge(self, zone: str) -> None:
         """Run, and raise what stands between this zone and what is wanted of it."""

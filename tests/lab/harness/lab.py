@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tests.lab.harness.accel import choose_acceleration
-from tests.lab.harness.errors import LabError, LabUnavailable
+from tests.lab.harness.errors import LabError, LabLost, LabUnavailable
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.image import get_image
 from tests.lab.harness.qemu import Machine, check_can_run
@@ -54,17 +54,29 @@ class Lab:
         return self._guests[release, topology]
 
     def boot(self, release: str, topology: Topology) -> Guest:
-        """Boot a guest of the caller's own, who has to close it."""
+        """Boot a guest of the caller's own, who has to close it.
+
+        One that dies on the way is booted once more: an emulated kernel now and then trips over its
+        own clock while it patches itself, and that says nothing about what is to be tested.
+        """
         try:
             check_can_run()
             image = get_image(release)
         except LabUnavailable as error:
             self._unavailable = str(error)
             raise
-        self._boots += 1
-        folder = self._folder / f"{self._boots}-{release}-{topology.name}"
         acceleration = choose_acceleration(image)
-        return Guest(Machine(image, topology, folder, acceleration=acceleration))
+
+        def attempt() -> Guest:
+            self._boots += 1
+            folder = self._folder / f"{self._boots}-{release}-{topology.name}"
+            return Guest(Machine(image, topology, folder, acceleration=acceleration))
+
+        try:
+            return attempt()
+        except LabLost as error:
+            print(f"\nbooting {release} once more: {error}")
+            return attempt()
 
     def _end_all(self) -> None:
         while self._guests:

@@ -15,10 +15,11 @@ from zoned.engine.operations.transfer import Transfer, look, refuse_if_full, tra
 from zoned.engine.operations.unit import attach_unit, check_unit, unit_transfer
 from zoned.engine.operations.widen import widened
 from zoned.engine.zones import find_zone
-from zoned.errors import TryLater
+from zoned.errors import TryLater, Unsupported
 from zoned.kernel.process import alive, allowed_nodes, find
 from zoned.model.job import JobKind, JobRequest
 from zoned.model.migration import Sharing
+from zoned.model.zone import Backing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,7 @@ class Attach:
             members.refuse_vital(value)
             find(machine.root, value)
         elif what == "unit":
+            _refuse_fenced(zone, value)
             value = check_unit(machine, value)
         else:
             members.check_cgroup(machine, zone, value)
@@ -95,6 +97,16 @@ class Attach:
         scope = _scope(machine, request.parameters)
         wanted = _transfer(zone, scope, what=request.what, pace=pace(parameters))
         return request.what, look(machine, wanted)
+
+
+def _refuse_fenced(zone: Zone, unit: str) -> None:
+    if zone.spec.backing is Backing.NODE:
+        raise Unsupported(
+            f"{unit} runs in a slice that is kept off the nodes of zone {zone.name}, so it cannot"
+            " use them where it is",
+            hint="attach its processes by --pid, or start it again with"
+            " Slice= and the zone's slice (zonectl show tells it)",
+        )
 
 
 def bring(

@@ -11,7 +11,7 @@ from zoned.engine.operations.scopes import Listed
 from zoned.engine.operations.transfer import Transfer, transfer
 from zoned.idset import format_ids
 from zoned.kernel.node import read_topology
-from zoned.kernel.process import all_pids
+from zoned.kernel.process import all_pids, allowed_nodes
 from zoned.model.migration import Sharing
 from zoned.units import format_size
 
@@ -32,8 +32,13 @@ def clear_nodes(context: Context, control: JobControl, zone: Zone, request: JobR
     # Nobody may use what other zones have for themselves, or this one had until now.
     rest = read_topology(machine.root).memory_nodes - zone.nodes - fenced_nodes(machine)
 
-    # Those that there are now: what comes later is kept off by the fence.
-    others = {*all_pids(machine.root)} - {*machine.members_of(zone.name)}
+    # Those that there are now: what comes later is kept off by the fence. A process that may not
+    # use all of the rest has its pages moved by the kernel, when the fence goes up.
+    others = [
+        pid
+        for pid in {*all_pids(machine.root)} - {*machine.members_of(zone.name)}
+        if rest <= (allowed_nodes(machine.root, pid) or rest)
+    ]
     transfer(
         machine,
         control,

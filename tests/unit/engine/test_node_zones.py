@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Zones that have their nodes for themselves: where they go, what they refuse, what is fenced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.unit.engine.fence.fakes import FakeFence, outsider
+from tests.unit.fake_sys import MEMORY, write
+from tests.unit.fakes import GIB, FakeUnits, make_world, run_job, started
+from zoned.engine.operations import clear, create
+from zoned.errors import FenceImpossible, NodeTaken, Unsupported
+from zoned.model.job import JobKind
+from zoned.model.policy import Policy, SystemReserve
+from zoned.model.zone import Backing, ZoneSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zoned.engine.engine import Engine
+    from zoned.engine.operations.transfer import Transfer
+
+POLICY = Policy(reserve=SystemReserve(default=0))
+
+
+def spec(nodes: str | None = None, size: int = GIB, **more: str) -> ZoneSpec:
+    return ZoneSpec(name="hpc", size=size, nodes=nodes, backing=Backing.NODE, **more)  # type: ignore[arg-type]  # only text
+
+
+@pytest.fixture
+def fence() -> FakeFence:
+    return FakeFence().add(outsider("system.slice"), outsider("user.slice"))
+
+
+@pytest.fixture
+def engine(tmp_path: Path, fence: FakeFence, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    units = FakeUnits({"x.service": "/system/x"})
+    world = make_world(tmp_path, dict.fromkeys(range(3), 4 * GIB), units=units)
+    (tmp_path / "proc").mkdir(exist_ok=True)
+    engine = started(world, POLICY)
+    engine.machine.fence = fence
+    monkeypatch.setattr(clear, "transfer", lambda *_: None)
+    return engine
+
+
+def make(engine: Engine, zone: ZoneSpec) -> None:
+    run_job(engine, JobKind.CREATE, spec=zone)
+
+
+def test_others_are_kept_off_for_as_long_as_the_zone_is_there(
+    engine: Engine, fence: FakeFence
+) -> None:
+    make(engine, spec("2"))
+    assert {each.effective for each in fence.groups.values()} == {frozenset({0, 1})}
+    assert not engine.alerts
+    run_job(engine, JobKind.DESTROY, name="hpc")
+    assert {each.effective for each in fence.groups.values()} == {frozenset({0, 1, 2})}
+    assert not engine.machine.ledger.touched.fence
+
+
+def test_without_a_list_the_last_nodes_are_taken(engine: Engine) -> None:
+    make(engine, spec(size=6 * GIB))
+    assert engine.machine.store.zones["hpc"].shares == {1: 3 * GIB, 2: 3 * GIB}
+
+
+def test_near_something_the_nearest_free_ones_are(engine: Engine) -> None:
+    engine.create(ZoneSpec(name="db", size=GIB, nodes="1"))
+    make(engine, spec(near="node:1", size=5 * GIB))
+    assert set(engine.machine.store.zones["hpc"].shares) == {0, 2}
+
+
+def test_nodes_are_shared_with_no_zone_before_or_after(engine: Engine, tmp_path: Path) -> None:
+    engine.create(ZoneSpec(name="db", size=GIB, nodes="2", backing=Backing.LIMIT))
+    with pytest.raises(NodeTaken, match="node 2: db"):
+        make(engine, spec("1-2"))
+    make(engine, spec("1"))
+    for backing in (Backing.LIMIT, Backing.RESERVE, Backing.NODE):
+        late = ZoneSpec(name="late", size=GIB, nodes="1", backing=backing)
+        with pytest.raises(NodeTaken, match="hpc"):
+            make(engine, late)
+    write(tmp_path, {f"{MEMORY}/block_size_bytes": "1"})
+    with pytest.raises(NodeTaken, match="belongs to zone hpc"):
+        run_job(engine, JobKind.PARK, node=1, size=1)
+
+
+def test_who_says_no_nodes_is_placed_elsewhere(engine: Engine) -> None:
+    make(engine, spec("0-1"))
+    engine.create(ZoneSpec(name="db", size=GIB))
+    assert engine.machine.store.zones["db"].nodes == {2}
+
+
+def test_somebody_needs_a_node_too(engine: Engine, fence: FakeFence) -> None:
+    with pytest.raises(NodeTaken, match="everybody else"):
+        make(engine, spec("all"))
+    fence.add(outsider("small.slice", 2))
+    with pytest.raises(FenceImpossible, match=r"small\.slice"):
+        make(engine, spec("2"))
+    assert not engine.machine.store.zones
+
+
+def test_without_anything_to_fence_with_there_is_none(engine: Engine) -> None:
+    engine.machine.fence = None
+    with pytest.raises(Unsupported):
+        make(engine, spec("2"))
+
+
+def test_what_others_have_moves_first_and_not_to_nodes_that_are_fenced(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[Transfer] = []
+    monkeypatch.setattr(clear, "transfer", lambda _, __, wanted: moved.append(wanted))
+    make(engine, spec("2"))
+    other = ZoneSpec(name="other", size=GIB, nodes="1", backing=Backing.NODE)
+    make(engine, other)
+    assert [(set(each.targets), each.sources) for each in moved] == [
+        ({0, 1}, {2}),
+        ({0}, {1}),
+    ]
+
+
+def test_a_unit_cannot_be_attached_where_its_slice_is_kept_off(engine: Engine) -> None:
+    make(engine, spec("2"))
+    with pytest.raises(Unsupported, match="kept off the nodes"):
+        run_job(engine, JobKind.ATTACH, name="hpc", unit="x.service")
+
+
+def test_the_job_tells_what_the_kernel_has_there(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(create, "tell_of_others", lambda _, __, zone: notes.append(zone.name))
+    make(engine, spec("2"))
+    assert notes == ["hpc"]

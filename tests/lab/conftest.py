@@ -51,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "on(release): on this one alone, because the kernel makes no difference"
     )
+    config.addinivalue_line("markers", "last: may leave the machine changed, so after all others")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -83,16 +84,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=_machine_of)
 
 
-def _machine_of(item: pytest.Item) -> tuple[bool, str, str]:
+def _machine_of(item: pytest.Item) -> tuple[bool, str, str, bool]:
     """Sort the lab's tests by the machine that they want, so that each is booted once.
 
     An emulated machine takes a good part of a core even when it is idle.
     """
     if FOLDER not in item.path.parents:
-        return (False, "", "")
+        return (False, "", "", False)
     parameters = getattr(item, "callspec", None)
     release = str(parameters.params.get("release", "")) if parameters else ""
-    return (True, release, _topology_name(item))
+    return (True, release, _topology_name(item), item.get_closest_marker("last") is not None)
 
 
 def _topology_name(item: pytest.Item) -> str:

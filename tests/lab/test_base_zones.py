@@ -25,7 +25,7 @@ _LOW = ["DMA32", "Movable", "Movable", "Movable"]
 _CRASH = "systemctl kill -s KILL zoned && systemctl reset-failed zoned; systemctl start zoned"
 
 
-pytestmark = pytest.mark.on("trixie")
+pytestmark = [pytest.mark.on("trixie"), pytest.mark.last]
 
 
 @pytest.fixture
@@ -101,7 +101,6 @@ def pull(guest: Guest, name: str, node: int) -> None:
     wait_until(lambda: not guest.exists(f"{NODES}/node{node}"), f"the end of node {node}")
 
 
-@pytest.mark.topology("hotplug")
 def test_what_was_removed_stays_offline_until_it_is_added(ours: Guest) -> None:
     guest = ours
     guest.plug_dimm("back", node=4, size=2 * BLOCK)
@@ -118,7 +117,6 @@ def test_what_was_removed_stays_offline_until_it_is_added(ours: Guest) -> None:
     guest.check(["zonectl", "reload"])
 
 
-@pytest.mark.topology("hotplug")
 def test_setting_of_the_kernel_comes_back(plain: Guest) -> None:
     before = plain.read(AUTO)
     adopt_memory(plain)
@@ -127,7 +125,6 @@ def test_setting_of_the_kernel_comes_back(plain: Guest) -> None:
     assert plain.read(AUTO) == before
 
 
-@pytest.mark.topology("hotplug")
 def test_memory_of_the_host_is_recognised(ours: Guest) -> None:
     guest = ours
     backend = {"qom-type": "memory-backend-ram", "id": "vmem-ram", "size": 4 * BLOCK * MIB}
@@ -150,7 +147,6 @@ def test_memory_of_the_host_is_recognised(ours: Guest) -> None:
     wait_until(lambda: not guest.exists(f"{NODES}/node4"), "the end of node 4")
 
 
-@pytest.mark.topology("hotplug")
 def test_memory_of_the_start_stays(zoned_guest: Guest) -> None:
     assert base_zone(zoned_guest, 1)["source"] == "boot"
     assert "[not-removable]" in refused(zoned_guest, "base", "remove", "1")
@@ -159,7 +155,6 @@ def test_memory_of_the_start_stays(zoned_guest: Guest) -> None:
     assert "[usage]" in refused(zoned_guest, "base", "remove", "everything", status=2)
 
 
-@pytest.mark.topology("hotplug")
 def test_kernel_that_is_first_is_found_out(plain: Guest) -> None:
     guest = plain
     guest.write(AUTO, "online")
@@ -188,7 +183,6 @@ def test_kernel_that_is_first_is_found_out(plain: Guest) -> None:
     assert ("online-race" in fresh_codes(guest)) == (left > 1)
 
 
-@pytest.mark.topology("hotplug")
 def test_dimm_to_zone(ours: Guest) -> None:
     guest = ours
     guest.plug_dimm("first", node=4, size=4 * BLOCK)

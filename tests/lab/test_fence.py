@@ -171,6 +171,7 @@ def test_under_pressure_nobody_else_has_pages_on_the_node(zoned_guest: Guest) ->
     assert meminfo(guest, "FilePages") - files < 32
 
 
+@pytest.mark.on("trixie")
 def test_who_appears_is_fenced(fenced: Guest, stopping: list[str]) -> None:
     stopping += ["fresh.service", "fresh.slice", "topper.service"]
     fenced.check(["systemd-run", "--slice=fresh.slice", "--unit=fresh", "sleep", "infinity"])
@@ -197,6 +198,7 @@ def test_who_appears_is_fenced(fenced: Guest, stopping: list[str]) -> None:
         fenced.check(["rmdir", f"{ROOT}/stranger"])
 
 
+@pytest.mark.on("trixie")
 def test_drift_is_mended(fenced: Guest) -> None:
     kept = property_of(fenced, "system.slice")
     assert NODE not in ids(kept.replace(" ", ","))
@@ -257,6 +259,7 @@ def test_lifted_all_is_as_it_was(zoned_guest: Guest, stopping: list[str]) -> Non
         guest.check(["rmdir", f"{ROOT}/stranger"])
 
 
+@pytest.mark.on("trixie")
 def test_a_daemon_that_was_killed_finds_its_fence(fenced: Guest, stopping: list[str]) -> None:
     stopping += ["late.service", "late.slice"]
     fenced.check(["systemctl", "kill", "-s", "KILL", "zoned"])
@@ -282,6 +285,7 @@ def test_a_daemon_that_was_killed_finds_its_fence(fenced: Guest, stopping: list[
     assert json.loads(fenced.read("/run/zoned/ledger.json"))["fence"] == {}
 
 
+@pytest.mark.on("trixie")
 def test_the_daemon_keeps_off_and_is_not_confined(fenced: Guest) -> None:
     pid = fenced.check(["systemctl", "show", "-P", "MainPID", "zoned"]).strip()
     fenced.check(["zonectl", "list"])
@@ -301,6 +305,7 @@ def test_the_daemon_keeps_off_and_is_not_confined(fenced: Guest) -> None:
     assert NODE not in anonymous_by_node(fenced, int(pid))
 
 
+@pytest.mark.on("trixie")
 def test_a_daemon_among_others_refuses(zoned_guest: Guest) -> None:
     guest = zoned_guest
     socket = "/run/byhand.socket"
@@ -351,6 +356,7 @@ def keep(guest: Guest, kind: str, *fenced: int) -> str:
     return guest.check(["python3", "-c", _KEEP, *words], env=environment).strip()
 
 
+@pytest.mark.on("trixie")
 def test_plain_groups(guest: Guest) -> None:
     """Beside systemd, in a group that stands for the root: its children are the siblings."""
     plain = f"{ROOT}/zoned-plain"

@@ -89,7 +89,7 @@ def test_half_a_gigabyte(settled_guest: Guest, kind: str, counted: str) -> None:
 _OTHER_KINDS = [("locked", 64, 0), ("shared-file", 0, 64), ("private-file", 32, 32)]
 
 
-@pytest.mark.on("trixie")
+@pytest.mark.on("bookworm")
 @pytest.mark.parametrize(("kind", "anonymous", "file"), _OTHER_KINDS)
 def test_other_kinds(settled_guest: Guest, kind: str, anonymous: int, file: int) -> None:
     load = start_load(settled_guest, kind, 64, node=1)
@@ -146,7 +146,7 @@ def test_pinned_pages_are_left_and_named(settled_guest: Guest) -> None:
     check_intact(load)
 
 
-@pytest.mark.on("trixie")
+@pytest.mark.on("bookworm")
 def test_target_without_room_is_refused_before_a_page_moves(settled_guest: Guest) -> None:
     settled_guest.check(["zonectl", "create", "db", "--size", "512MiB", "--nodes", "2"])
     load = start_load(settled_guest, "small", 256, node=1)
@@ -179,7 +179,7 @@ def test_target_without_room_is_refused_before_a_page_moves(settled_guest: Guest
     assert ask(settled_guest, "show", "db")["nodes"] == [2]
 
 
-@pytest.mark.on("trixie")
+@pytest.mark.on("bookworm")
 @pytest.mark.parametrize("kind", ["small", "thp"])
 def test_writer_keeps_its_data_and_is_not_held_up(settled_guest: Guest, kind: str) -> None:
     """A writer that touches all its pages; migratepages(8) on the same load is printed beside."""
@@ -202,7 +202,7 @@ def test_writer_keeps_its_data_and_is_not_held_up(settled_guest: Guest, kind: st
     print(f"longest call of zoned {job['longest_call'] * 1000:.1f} ms")
 
 
-@pytest.mark.on("trixie")
+@pytest.mark.on("bookworm")
 def test_program_that_exits_half_way(settled_guest: Guest) -> None:
     load = start_load(settled_guest, "small", 128, "--then", "exit", node=1)
     number = begin(
@@ -217,7 +217,7 @@ def test_program_that_exits_half_way(settled_guest: Guest) -> None:
     assert 8 * MIB <= job["outcomes"]["moved"] < 128 * MIB
 
 
-@pytest.mark.on("trixie")
+@pytest.mark.on("bookworm")
 def test_program_that_execs_half_way(settled_guest: Guest) -> None:
     load = start_load(settled_guest, "small", 64, "--then", "exec", node=1)
     number = begin(
@@ -231,7 +231,7 @@ def test_program_that_execs_half_way(settled_guest: Guest) -> None:
     check_intact(after)
 
 
-@pytest.mark.on("trixie")
+@pytest.mark.on("bookworm")
 def test_unit_that_forks_half_way(settled_guest: Guest) -> None:
     load = start_load(
         settled_guest,
@@ -255,7 +255,7 @@ def test_unit_that_forks_half_way(settled_guest: Guest) -> None:
     check_intact(load)
 
 
-@pytest.mark.on("trixie")
+@pytest.mark.on("bookworm")
 def test_bad_requests_name_what_is_wrong(settled_guest: Guest) -> None:
     load = start_load(settled_guest, "small", 2, node=1)
     pid = str(load.pid)

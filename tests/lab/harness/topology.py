@@ -4,7 +4,7 @@
 The words are those of qemu-system-x86_64(1); sizes are in MiB.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,10 +116,6 @@ FOUR_NODES = Topology(
 )
 """Four nodes with one CPU and 1 GiB each, and node 4, which has neither until a DIMM comes."""
 
-HOTPLUG = replace(FOUR_NODES, name="hotplug")
-"""The same for tests after which memory may stay that was plugged in: the kernel's own does not
-always let go."""
-
 ONE_NODE = Topology(name="one_node", cpus=2, memory=2048, devices=_PLUGGABLE)
 """A plain machine: nothing about NUMA in its firmware."""
 
@@ -144,6 +140,6 @@ FAKE_NODES = Topology(
 )
 """Two nodes, each of which the kernel splits into four."""
 
-MACHINES = (FOUR_NODES, HOTPLUG, ONE_NODE, PMEM, FAKE_NODES)
+MACHINES = (FOUR_NODES, ONE_NODE, PMEM, FAKE_NODES)
 TOPOLOGIES = {topology.name: topology for topology in MACHINES}
 """Every machine by its name, as `scripts/lab --topology` and the mark `topology` take it."""

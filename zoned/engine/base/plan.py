@@ -16,6 +16,7 @@ from zoned.errors import NodeInUse, NotRemovable
 from zoned.idset import format_ids
 from zoned.model.base import BaseSource
 from zoned.model.block import MOVABLE, PARKED, BlockWord
+from zoned.model.policy import MOVABLE_RATIO
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -25,17 +26,14 @@ if TYPE_CHECKING:
     from zoned.model.topology import Block
     from zoned.model.zone import Zone
 
-RATIO = 3.0
-"""The most movable memory for each byte that the kernel can use, unless the policy says."""
 
-
-def kernel_share(total: int, ratio: float = RATIO) -> int:
+def kernel_share(total: int, ratio: float = MOVABLE_RATIO) -> int:
     """Return how many of `total` blocks have to be memory that the kernel can use for itself."""
     return max(1, math.ceil(total / (1 + ratio))) if total else 0
 
 
 def plan_online(
-    zone: BaseZone, held: Collection[int] = (), ratio: float = RATIO
+    zone: BaseZone, held: Collection[int] = (), ratio: float = MOVABLE_RATIO
 ) -> list[tuple[int, BlockWord]]:
     """Return what to write to the blocks that are offline, lowest address first.
 
@@ -55,7 +53,7 @@ def plan_online(
 
 
 def too_much_kernel(
-    zone: BaseZone, held: Collection[int] = (), ratio: float = RATIO
+    zone: BaseZone, held: Collection[int] = (), ratio: float = MOVABLE_RATIO
 ) -> tuple[Block, ...]:
     """Return the blocks that are memory of the kernel's own and should be movable, last one first.
 

@@ -6,15 +6,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from zoned.kernel.block_outlook import outlook
 from zoned.model.block import MOVABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from zoned.model.block import Outlook
-
-__all__ = ("outlook", "rank")
 
 
 def rank(outlooks: Iterable[Outlook]) -> list[Outlook]:

@@ -148,7 +148,8 @@ def own_guest(lab: Lab, release: str) -> Iterator[Callable[[Topology], Guest]]:
 def zoned_guest(guest: Guest, release: str) -> Guest:
     """The shared guest with zoned installed by `scripts/up`, and only the zones that it made."""
     if "zoned" not in guest.facts:
-        guest.facts["zoned"] = _or_skip(lambda: install_zoned(guest, release))
+        fresh = guest.topology.name == "one_node"
+        guest.facts["zoned"] = _or_skip(lambda: install_zoned(guest, release, fresh=fresh))
         guest.facts["zones"] = _zones(guest)
         guest.on_reclaim.append(reset_zoned)
     return guest
@@ -170,11 +171,14 @@ def settled_guest(zoned_guest: Guest, request: pytest.FixtureRequest) -> Guest:
 
 
 def reset_zoned(guest: Guest) -> None:
-    """Take back policies and zones of a test; a failure is an error of the test before."""
+    """Take back policies, zones and parked blocks of a test, whose error a failure is."""
     if guest.check(["find", "/etc/zoned/zones.d", "-name", "*.yaml", "-print", "-delete"]):
         guest.check(["zonectl", "reload"])
     for zone in _zones(guest) - guest.facts["zones"]:
         guest.check(["zonectl", "destroy", "--kill", zone])
+    blocks = json.loads(guest.check(["zonectl", "blocks", "list", "-o", "json"]))
+    for node in {block["node"] for block in blocks if block["owner"] == "parked"}:
+        guest.check(["zonectl", "blocks", "unpark", "--node", str(node)])
 
 
 def _zones(guest: Guest) -> set[str]:

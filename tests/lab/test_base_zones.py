@@ -3,13 +3,15 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.lab.following import PARTIAL, follow, show, wait_for
 from tests.lab.harness.guest import Guest
+from tests.lab.harness.install import install_zoned
+from tests.lab.harness.topology import FOUR_NODES, Topology
 from tests.lab.harness.wait import wait_until
 from tests.lab.programs import anonymous_by_node, start_hog
 from tests.lab.test_zones import ask, refused
@@ -155,8 +157,12 @@ def test_memory_of_the_start_stays(zoned_guest: Guest) -> None:
     assert "[usage]" in refused(zoned_guest, "base", "remove", "everything", status=2)
 
 
-def test_kernel_that_is_first_is_found_out(plain: Guest) -> None:
-    guest = plain
+def test_kernel_that_is_first_is_found_out(
+    own_guest: Callable[[Topology], Guest], release: str
+) -> None:
+    """In a guest of its own: what the kernel has put there does not leave again."""
+    guest = own_guest(FOUR_NODES)
+    install_zoned(guest, release)
     guest.write(AUTO, "online")
     guest.plug_dimm("raced", node=4, size=4 * BLOCK)
     wait_online(guest, 4, 4)

@@ -144,6 +144,7 @@ def stopping(zoned_guest: Guest) -> Iterator[list[str]]:
         zoned_guest.run(["systemctl", "revert", unit])
 
 
+@pytest.mark.on("trixie")
 def test_under_pressure_nobody_else_has_pages_on_the_node(zoned_guest: Guest) -> None:
     guest = zoned_guest
     before = start_hog(guest, 200, _NEAR, "before")
@@ -214,6 +215,7 @@ def test_drift_is_mended(fenced: Guest) -> None:
         wait_until(lambda: property_of(fenced, "system.slice") == kept, f"mended after {drift}")
 
 
+@pytest.mark.on("trixie")
 def test_lifted_all_is_as_it_was(zoned_guest: Guest, stopping: list[str]) -> None:
     guest = zoned_guest
     stopping += ["own.service", "inner.service", "own.slice"]
@@ -298,10 +300,8 @@ def test_the_daemon_keeps_off_and_is_not_confined(fenced: Guest) -> None:
         )
     )
     policies = {line.split()[1] for line in fenced.read(f"/proc/{pid}/numa_maps").splitlines()}
-    assert len(policies) == 1
-    policy = policies.pop()
-    assert policy.startswith("bind=static:")
-    assert NODE not in ids(policy.partition(":")[2])
+    # What the kernel maps for everybody has a policy of its own.
+    assert policies - {"local"} == {"bind=static:0-2"}
     assert NODE not in anonymous_by_node(fenced, int(pid))
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.lab.harness.errors import CommandFailed, LabError, LabLost
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.image import get_image
-from tests.lab.harness.install import PROJECT
+from tests.lab.harness.places import PROJECT
 from tests.lab.harness.recipe import PYTHON
 from tests.lab.harness.topology import ONE_NODE, Topology
 from tests.lab.harness.wait import wait_until

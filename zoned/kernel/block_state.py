@@ -43,9 +43,10 @@ if TYPE_CHECKING:
     from zoned.kernel.root import Root
     from zoned.model.topology import Block
 
-GRACE = 30.0
+GRACE = 120.0
 """Seconds that the kernel gets to put a block back after it was stopped. It looks for a signal
-only between two rounds over the whole block."""
+only between two rounds over the whole block, which on a busy machine take their time; all other
+blocks wait meanwhile, so it is of no use to go on before."""
 _TICK = 0.2
 _PAUSE = 0.05
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tests.lab.harness.errors import LabError, LabLost
 from tests.lab.harness.guest import Guest
-from tests.lab.harness.image import Image, cache_folder
+from tests.lab.harness.image import Image
+from tests.lab.harness.places import cache_folder
 from tests.lab.harness.qemu import ACCELERATION, PROGRAM, Machine
 from tests.lab.harness.topology import ONE_NODE
 

@@ -18,7 +18,7 @@ from tests.lab.harness.accel import choose_acceleration
 from tests.lab.harness.errors import LabError, LabLost
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.image import get_image
-from tests.lab.harness.install import PROJECT
+from tests.lab.harness.places import PROJECT
 from tests.lab.harness.plugin import LAB_LOST
 from tests.lab.harness.qemu import Machine, check_can_run
 from tests.lab.harness.recipe import RECIPES

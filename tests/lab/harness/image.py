@@ -15,7 +15,9 @@ from pathlib import Path
 
 from tests.lab.harness.errors import LabUnavailable
 from tests.lab.harness.initrd import make_initrd
-from tests.lab.harness.recipe import RECIPES, Recipe
+from tests.lab.harness.libraries import lock_digest, prepare
+from tests.lab.harness.places import cache_folder
+from tests.lab.harness.recipe import PYTHON, RECIPES, Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -43,18 +45,14 @@ class Image:
         return self.folder / "initrd"
 
 
-def cache_folder() -> Path:
-    """Where images are kept: $ZONED_LAB_CACHE, else /var/cache/zoned-lab."""
-    return Path(os.environ.get("ZONED_LAB_CACHE") or "/var/cache/zoned-lab")
-
-
 def get_image(release: str) -> Image:
     """Return the image of `release`, from the cache or built now (a minute or two).
 
     Raises LabUnavailable where it is not in the cache and cannot be built.
     """
     recipe = RECIPES[release]
-    image = Image(release=release, folder=cache_folder() / f"{release}-{recipe.digest}")
+    name = f"{release}-{recipe.digest}-{lock_digest()}"
+    image = Image(release=release, folder=cache_folder() / name)
     if not image.folder.exists():
         _check_can_build()
         with _locked(cache_folder()):
@@ -90,6 +88,8 @@ def _build(recipe: Recipe, target: Path) -> None:
         logger.info("installing Debian %s with mmdebstrap", recipe.release)
         _run(_mmdebstrap(recipe, tree))
         _customise(recipe, tree)
+        logger.info("installing the project's libraries")
+        prepare(tree, PYTHON[recipe.release])
         logger.info("making the disk")
         (parts / "initrd").write_bytes(make_initrd(tree, recipe.modules, recipe.init))
         (kernel,) = (tree / "boot").glob("vmlinuz-*")

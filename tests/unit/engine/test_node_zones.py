@@ -114,7 +114,7 @@ def test_what_others_have_moves_first_and_not_to_nodes_that_are_fenced(
     make(engine, spec("2"))
     other = ZoneSpec(name="other", size=GIB, nodes="1", backing=Backing.NODE)
     make(engine, other)
-    assert [(set(each.targets), each.sources) for each in moved] == [
+    assert [(set(each.targets), set(each.sources or ())) for each in moved] == [
         ({0, 1}, {2}),
         ({0}, {1}),
     ]

@@ -40,6 +40,11 @@ def place_whole(
     else:
         order = sorted(limits, reverse=True) if near is None else by_distance(topology, near)
         free = [node for node in order if node in limits and node not in users]
+        if not free:
+            raise NodeTaken(
+                f"zone {spec.name} is to have nodes for itself, but other zones are on all of them",
+                hint="zonectl move or destroy some of them",
+            )
         nodes = _enough(spec.size, free, limits)
     _refuse_all(spec.name, nodes, topology)
     shares = spread_evenly(spec.size, {node: limits.get(node, 0) for node in nodes})

@@ -91,6 +91,12 @@ def test_who_says_no_nodes_is_placed_elsewhere(engine: Engine) -> None:
     assert engine.machine.store.zones["db"].nodes == {2}
 
 
+def test_where_no_node_is_free_that_is_said(engine: Engine) -> None:
+    engine.create(ZoneSpec(name="db", size=3 * GIB, nodes="all"))
+    with pytest.raises(NodeTaken, match="other zones are on all of them"):
+        make(engine, spec())
+
+
 def test_somebody_needs_a_node_too(engine: Engine, fence: FakeFence) -> None:
     with pytest.raises(NodeTaken, match="everybody else"):
         make(engine, spec("all"))

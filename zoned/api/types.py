@@ -82,18 +82,9 @@ class MemberInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ZoneDetail:
+class ZoneDetail(ZoneInfo):
     """All of `zonectl show`."""
 
-    name: str
-    size: int
-    backing: str
-    nodes: list[int]
-    cpus: str | None
-    state: str
-    used: int | None
-    foreign: int | None
-    members: int
     origin: str
     users: list[str]
     units: list[str]

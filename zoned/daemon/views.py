@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from zoned import __version__
@@ -55,15 +56,7 @@ def show_zone(machine: Machine, name: str, alerts: Iterable[Alert]) -> ZoneDetai
     group = machine.groups.group(name)
     line = _line(machine, zone, group, alerts)
     return ZoneDetail(
-        name=line.name,
-        size=line.size,
-        backing=line.backing,
-        nodes=line.nodes,
-        cpus=line.cpus,
-        state=line.state,
-        used=line.used,
-        foreign=line.foreign,
-        members=line.members,
+        **dataclasses.asdict(line),
         origin=zone.origin.value,
         users=list(zone.spec.users),
         units=list(zone.units),

@@ -20,15 +20,16 @@ _UP_SECONDS = 600
 def install_zoned(guest: Guest, release: str, *, fresh: bool = False) -> str:
     """Run `scripts/up` in the guest, and return what it printed.
 
-    Unless it is to be `fresh` it has the libraries already, which take an emulated one minutes.
+    Unless it is to be `fresh` it has the libraries already, which take an emulated one minutes, and
+    goes without the tour.
     """
+    options = [] if fresh else ["--no-tour"]
     if not fresh:
         guest.check(["mv", PREPARED, "/opt/zoned"])
     copy_sources(guest.share / "zoned")
     shutil.copytree(wheels(PYTHON[release]), guest.share / "wheels", dirs_exist_ok=True)
-    return guest.check(
-        [f"{GUEST_PROJECT}/scripts/up"], env=OFFLINE, cwd=GUEST_PROJECT, timeout=_UP_SECONDS
-    )
+    up = [f"{GUEST_PROJECT}/scripts/up", *options]
+    return guest.check(up, env=OFFLINE, cwd=GUEST_PROJECT, timeout=_UP_SECONDS)
 
 
 def copy_sources(target: Path) -> None:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guests of one test session."""
 
+import contextlib
 import enum
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.lab.harness.accel import choose_acceleration
@@ -77,6 +79,19 @@ class Lab:
         except LabLost as error:
             print(f"\nbooting {release} once more: {error}")
             return attempt()
+
+    @contextlib.contextmanager
+    def kept_if_clean(self, guest: Guest) -> Iterator[None]:
+        """Clean up a guest here; where that fails the next test gets another one.
+
+        Else whatever one test broke would be the error of all that come after it.
+        """
+        try:
+            yield
+        except BaseException:
+            self._guests = {key: each for key, each in self._guests.items() if each is not guest}
+            guest.close()
+            raise
 
     def _end_all(self) -> None:
         while self._guests:

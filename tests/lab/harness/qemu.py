@@ -26,11 +26,18 @@ logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 PROGRAM = "qemu-system-x86_64"
 ACCELERATION = {
     "kvm": ("-accel", "kvm", "-cpu", "host"),
-    "tcg": ("-accel", "tcg,thread=multi", "-cpu", "max"),
+    # Emulated, what a newer processor can do costs more than it brings: a fifth level of page
+    # tables, and wide registers.
+    "tcg": ("-accel", "tcg,thread=multi", "-cpu", "Nehalem,+pdpe1gb"),
 }
 # tsc=reliable: else the kernel may find the emulated clock unstable and patch itself while it runs,
 # which emulated processors do not always survive (oops: int3 in sched_clock_cpu).
-_QUIET_BOOT = "root=/dev/vda rw console=ttyS0 quiet panic=-1 systemd.show_status=0 tsc=reliable"
+# The rest of the second line takes out what protects a machine from its users: no test looks at it,
+# and emulated it costs a third of the time that a command takes.
+_QUIET_BOOT = (
+    "root=/dev/vda rw console=ttyS0 quiet panic=-1 systemd.show_status=0 tsc=reliable "
+    "mitigations=off init_on_alloc=0 apparmor=0 audit=0"
+)
 _CONSOLE_LINES = 25
 
 

@@ -195,8 +195,9 @@ def _zones(guest: Guest) -> set[str]:
 def _state(guest: Guest) -> tuple[object, ...]:
     """Return what zoned was told and what it holds, from its files."""
     policies, zones, ledger = guest.shell(
-        "ls /etc/zoned/zones.d; echo; cat /var/lib/zoned/zones.json; echo; echo;"
-        "cat /run/zoned/ledger.json"
-    ).split("\n\n")
+        "ls /etc/zoned/zones.d; for each in /var/lib/zoned/zones.json /run/zoned/ledger.json;"
+        " do printf '\\0'; cat $each 2> /dev/null || echo '{}'; done"
+    ).split("\0")
     held = json.loads(ledger)
-    return policies, json.loads(zones)["zones"], held["groups"], held["blocks"], held["fence"]
+    kinds = ("groups", "units", "blocks", "fence")
+    return policies, json.loads(zones).get("zones"), [held.get(kind) or None for kind in kinds]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.unit.engine.operations.base_scene import make_scene
 from tests.unit.engine.operations.stage import Stage
 from tests.unit.fakes import World, make_world, started
 from zoned.engine.migration import whole
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from tests.unit.engine.operations.base_scene import Scene
     from zoned.model.zone import Limits
 
 
@@ -62,3 +64,8 @@ def stage(world: World, monkeypatch: pytest.MonkeyPatch) -> Stage:
         monkeypatch.setattr(groups, name, step)
     monkeypatch.setattr(whole, "move_all_pages", moved)
     return found
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return make_scene(tmp_path, monkeypatch)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine that base zones come to and go from: blocks of a node, and regions of a dax bus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tests.unit.fake_memory import BLOCK, FakeMemory, whole_writes
+from tests.unit.fake_sys import write
+from tests.unit.fakes import GIB, World, control_of, make_world, started
+from zoned.engine.base import bind, offline, online, target
+from zoned.engine.operations import base_remove
+from zoned.kernel import dax
+from zoned.model.base import DaxDevice, DaxMode
+from zoned.model.job import JobKind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from zoned.engine.engine import Engine
+    from zoned.engine.jobs.control import JobControl
+    from zoned.kernel.root import Root
+    from zoned.model.job import JobRequest
+
+ADD, REMOVE = JobKind.BASE_ADD, JobKind.BASE_REMOVE
+IOMEM = f"""\
+00001000-{64 * BLOCK - 1:08x} : System RAM
+{64 * BLOCK:08x}-{72 * BLOCK - 1:08x} : dax0.0
+  {64 * BLOCK:08x}-{72 * BLOCK - 1:08x} : System RAM (kmem)
+"""
+PLUGGABLE = (16 * BLOCK, 48 * BLOCK)
+NODES = {0: 4 * GIB, 2: 4 * BLOCK}
+
+
+@dataclass
+class Scene:
+    """Node 0 with the machine's own memory, and node 2 for what is plugged in."""
+
+    world: World
+    memory: FakeMemory
+    engine: Engine
+    control: JobControl = field(default_factory=control_of)
+    mode: DaxMode = DaxMode.DEVDAX
+    refuse: Exception | None = None
+
+    def run(self, kind: JobKind, base: str, **more: Any) -> JobRequest:
+        request, body = self.engine.prepare(kind, {"base": base, **more})
+        self.control = control_of()
+        body(self.control)
+        return request
+
+    def notes(self) -> str:
+        return "\n".join(self.control.progress.notes)
+
+    def held(self) -> list[int]:
+        return list(self.engine.machine.ledger.touched.blocks)
+
+    # The dax bus
+
+    def read_dax(self, _: Root) -> tuple[DaxDevice, ...]:
+        ranges = ((64 * BLOCK - 4096, 4 * BLOCK + 4096),)
+        return (
+            DaxDevice(name="dax0.0", size=4 * BLOCK, node=2, mode=self.mode, ranges=ranges),
+            DaxDevice(name="dax1.0", size=4096, node=2, mode=self.mode, ranges=((0, 4096),)),
+            DaxDevice(name="dax2.0", size=4096, node=None, mode=self.mode),
+        )
+
+    def bind(self, _: Root, device: DaxDevice) -> None:
+        if self.refuse:
+            raise self.refuse
+        assert self.memory.auto_online() == "offline"
+        self.mode = DaxMode.SYSTEM_RAM
+        self.memory.add(2, *device.blocks(BLOCK))
+
+    def unbind(self, _: Root, device: DaxDevice) -> None:
+        if self.refuse:
+            raise self.refuse
+        self.mode = DaxMode.DEVDAX
+        self.memory.remove(*device.blocks(BLOCK) & self.memory.kinds().keys())
+
+
+def set_free(world: World, node: int, size: int) -> None:
+    """Have so many bytes of a node free."""
+    text = f"Node {node} MemTotal: {NODES[node] >> 10} kB\nNode {node} MemFree: {size >> 10} kB"
+    write(world.folder, {f"sys/devices/system/node/node{node}/meminfo": text})
+
+
+def make_scene(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Return the scene, with the machine's own memory and nothing plugged in."""
+    whole_writes(monkeypatch)
+    world, memory = make_world(folder, NODES), FakeMemory(folder)
+    memory.tell(IOMEM, PLUGGABLE)
+    for node, size in NODES.items():
+        set_free(world, node, size - (100 << 20))
+    memory.add(0, 0, 1, zone="Normal")
+    write(folder, {"proc/sys/vm/drop_caches": "0"})
+    found = Scene(world, memory, started(world))
+    for module in (online, base_remove):
+        monkeypatch.setattr(module, "BlockSwitch", memory.switch)
+    monkeypatch.setattr(offline, "put_back_strays", lambda *_: memory.done.append("strays"))
+    monkeypatch.setattr(offline, "_PAUSE", 0)
+    monkeypatch.setattr(bind, "to_system_ram", found.bind)
+    monkeypatch.setattr(bind, "to_devdax", found.unbind)
+    for module in (dax, target):
+        monkeypatch.setattr(module, "read_dax", found.read_dax)
+    return found

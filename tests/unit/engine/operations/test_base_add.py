@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Base zones that come: blocks of a node online, and regions of a dax bus that become memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.unit.engine.operations.base_scene import ADD
+from tests.unit.fake_memory import BLOCK
+from zoned.errors import (
+    BadSize,
+    BlockBusy,
+    KernelRefused,
+    NoSuchDax,
+    Partial,
+    UnknownNode,
+    Unsupported,
+    UsageError,
+)
+from zoned.model.base import DaxMode
+from zoned.model.block import PARKED, HeldBlock
+from zoned.model.policy import OnlineBy
+
+if TYPE_CHECKING:
+    from tests.unit.engine.operations.base_scene import Scene
+    from zoned.model.job import JobRequest
+
+
+def test_first_block_is_the_kernels(scene: Scene) -> None:
+    scene.memory.add(2, 16, 17, 18, 19)
+    request = scene.run(ADD, "2")
+    assert request.zones == ("node:2",)
+    assert scene.memory.done == [
+        "16 online_kernel",
+        "17 online_movable",
+        "18 online_movable",
+        "19 online_movable",
+    ]
+    assert scene.control.progress.total == scene.control.progress.done == 4 * BLOCK
+    assert "1 blocks that the kernel can use for itself, 3 movable ones" in scene.notes()
+
+
+def test_only_the_blocks_that_are_named(scene: Scene) -> None:
+    scene.memory.add(2, 16, 17, 18, 19)
+    scene.run(ADD, "2", blocks="17-18")
+    assert scene.memory.done == ["17 online_kernel", "18 online_movable"]
+
+
+def test_parked_blocks_stay(scene: Scene) -> None:
+    scene.memory.add(2, 16, 17)
+    parked = HeldBlock(number=16, owner=PARKED, former="Movable")
+    scene.engine.machine.ledger.blocks_taken([parked])
+    scene.run(ADD, "2")
+    assert scene.memory.done == ["17 online_kernel"]
+
+
+def test_memory_that_somebody_else_brought_online_is_mended(scene: Scene) -> None:
+    scene.memory.add(2, 16, 17, 18, zone="Normal")
+    ledger = scene.engine.machine.ledger
+    held = []
+    scene.memory.on_switch = lambda number: held.append((number, number in ledger.touched.blocks))
+    scene.run(ADD, "2")
+    assert scene.memory.kinds() == {0: "Normal", 1: "Normal", 16: "Normal"} | {
+        17: "Movable",
+        18: "Movable",
+    }
+    assert held == [(18, True), (18, True), (17, True), (17, True)]
+    assert not scene.held()
+
+
+def test_what_cannot_be_mended_is_told(scene: Scene) -> None:
+    scene.memory.add(2, 16, 17, 18, zone="Normal")
+    scene.memory.busy[18] = [BlockBusy("18 has slab")]
+    with pytest.raises(Partial, match="memory blocks 18 of node 2 stay"):
+        scene.run(ADD, "2")
+    assert scene.memory.kinds()[17] == "Movable"
+    assert scene.memory.kinds()[18] == "Normal"
+    assert "18 has slab" in scene.notes()
+    assert not scene.held()
+
+
+def test_region_becomes_memory(scene: Scene) -> None:
+    scene.run(ADD, "dax0.0")
+    assert scene.mode is DaxMode.SYSTEM_RAM
+    assert scene.memory.auto_online() == "online"
+    kinds = {number: kind for number, kind in scene.memory.kinds().items() if number >= 64}
+    assert kinds == {64: "Normal", 65: "Movable", 66: "Movable", 67: "Movable"}
+    # What a restart cut off after that goes on from there.
+    scene.memory.done.clear()
+    scene.run(ADD, "dax0.0")
+    assert scene.memory.done == []
+
+
+def test_region_that_the_kernel_does_not_take(scene: Scene) -> None:
+    scene.refuse = KernelRefused("no")
+    with pytest.raises(KernelRefused):
+        scene.run(ADD, "dax0.0")
+    assert scene.memory.auto_online() == "online"
+    assert scene.engine.machine.ledger.touched.hotplug is None
+
+
+@pytest.mark.parametrize(
+    ("base", "error"),
+    [
+        ("7", UnknownNode),
+        ("2", UnknownNode),
+        ("dax9.0", NoSuchDax),
+        ("dax1.0", BadSize),
+        ("dax2.0", UnknownNode),
+        ("", UsageError),
+        ("-1", UsageError),
+        ("all", UsageError),
+    ],
+)
+def test_what_cannot_be_added(scene: Scene, base: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        scene.engine.prepare(ADD, {"base": base})
+
+
+def test_machine_without_memory_hotplug(scene: Scene) -> None:
+    (scene.world.folder / "sys/devices/system/memory/block_size_bytes").unlink()
+    with pytest.raises(Unsupported):
+        scene.engine.prepare(ADD, {"base": "2"})
+
+
+def test_new_memory_is_brought_online_by_a_job_of_the_daemon(scene: Scene) -> None:
+    started_jobs = []
+
+    class Jobs:
+        active = ()
+
+        def refuse_busy(self, name: str) -> None:
+            pass
+
+        def start(self, request: JobRequest, uid: int, body: object) -> None:
+            started_jobs.append(request.parameters)
+
+    scene.engine.machine.policy = replace(scene.engine.machine.policy, online=OnlineBy.ZONED)
+    scene.engine.jobs = Jobs()  # type: ignore[assignment]
+    scene.engine.tick()
+    scene.memory.add(2, 16, 17)
+    scene.engine.tick()
+    assert started_jobs == [{"base": "2", "blocks": "16-17"}]

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory blocks that change their state, or do not, or never end.
-
-The child is the real one where a file can stand for the kernel's. What only the kernel does (an
-errno, a state on the way) is played by a child that does what a file beside the block says.
-"""
+"""Writes that never end: the child that does them, its deadline, and how it dies."""
 
 from __future__ import annotations
 
@@ -21,80 +17,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.fake_sys import MEMORY, add_block, write
-from zoned.errors import (
-    BlockBusy,
-    BlockRefused,
-    BlockStuck,
-    BlockTimeout,
-    KernelRefused,
-    MachineError,
-    NotAsWritten,
-    Unsupported,
-    ZonedError,
-)
+from tests.unit.fake_sys import add_block
+from tests.unit.kernel.block_state.block import LONG, SIZE, block_file
+from zoned.errors import BlockBusy, BlockStuck, BlockTimeout, MachineError
 from zoned.kernel import block_state
 from zoned.kernel.block_state import BlockSwitch, deadline_of
-from zoned.kernel.root import Root
 from zoned.model.block import BlockWord
 from zoned.model.topology import Block, BlockState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SIZE = 128 << 20
-LONG = 60.0
-"""Seconds: a deadline that no test waits for"""
+    from zoned.kernel.root import Root
+
 AT_ONCE = 0.05
-
-_PLAYED = """
-import os, signal, sys
-for line in sys.stdin.buffer:
-    word, _, path = line[:-1].decode().partition(" ")
-    folder = os.path.dirname(path)
-    with open(folder + "/plan") as file:
-        code, state, zones = file.read().split(",")
-    if state:
-        with open(path, "w") as file:
-            file.write(state)
-    if zones:
-        with open(folder + "/valid_zones", "w") as file:
-            file.write(zones)
-    if code == "die":
-        sys.exit(3)
-    if code == "hang":
-        signal.pause()
-    print(code, flush=True)
-"""
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Root:
-    """A machine with block 3, online as Normal memory."""
-    write(tmp_path, {f"{MEMORY}/block_size_bytes": f"{SIZE:x}"})
-    add_block(tmp_path, 3, state="online", zones="Normal")
-    return Root(sys=tmp_path / "sys")
-
-
-@pytest.fixture
-def switch(root: Root) -> Iterator[BlockSwitch]:
-    with BlockSwitch(root, grace=5) as made:
-        yield made
-
-
-def block_file(root: Root, name: str) -> Path:
-    return root.sys / f"devices/system/memory/memory3/{name}"
-
-
-@pytest.fixture
-def play(root: Root, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Have a child answer `code`, after it wrote `state` and `zones` into the block's files."""
-    monkeypatch.setattr(block_state, "_PROGRAM", _PLAYED)
-
-    def plan(code: int | str, state: str = "", zones: str = "") -> None:
-        block_file(root, "plan").write_text(f"{code},{state},{zones}")
-
-    return plan
 
 
 def child_of(switch: BlockSwitch) -> int:
@@ -114,134 +50,6 @@ def wait_until(probe: Callable[[], bool], what: str) -> None:
     while not probe():
         assert time.monotonic() < until, what
         time.sleep(0.01)
-
-
-def test_the_word_is_written_and_read_back(root: Root, switch: BlockSwitch) -> None:
-    switch.switch(3, BlockWord.OFFLINE, deadline=LONG)
-    assert block_file(root, "state").read_text() == "offline"
-
-
-def test_one_child_serves_for_all(root: Root, switch: BlockSwitch, tmp_path: Path) -> None:
-    add_block(tmp_path, 4, state="online", zones="Normal")
-    switch.switch(3, BlockWord.OFFLINE, deadline=LONG)
-    first = child_of(switch)
-    switch.switch(4, BlockWord.OFFLINE, deadline=LONG)
-    assert child_of(switch) == first
-    switch.close()
-    assert not lives(first)
-
-
-@pytest.mark.parametrize(
-    ("state", "zones", "word"),
-    [
-        ("offline", "Normal Movable", BlockWord.OFFLINE),
-        ("online", "Normal", BlockWord.ONLINE),
-        ("online", "Movable", BlockWord.ONLINE),
-        ("online", "Movable", BlockWord.MOVABLE),
-        ("online", "DMA32", BlockWord.KERNEL),
-    ],
-)
-def test_a_block_that_is_so_already_is_left_alone(
-    root: Root, switch: BlockSwitch, state: str, zones: str, word: BlockWord
-) -> None:
-    block_file(root, "state").write_text(state)
-    block_file(root, "valid_zones").write_text(zones)
-    switch.switch(3, word, deadline=LONG)
-    assert switch._child is None
-
-
-@pytest.mark.parametrize(
-    ("zones", "word"), [("Normal", BlockWord.MOVABLE), ("Movable", BlockWord.KERNEL)]
-)
-def test_online_in_another_zone_has_to_go_offline_first(
-    root: Root, switch: BlockSwitch, zones: str, word: BlockWord
-) -> None:
-    block_file(root, "valid_zones").write_text(zones)
-    with pytest.raises(BlockRefused, match=f"block 3 is online as {zones}.*{word}"):
-        switch.switch(3, word, deadline=LONG)
-    assert switch._child is None
-
-
-@pytest.mark.parametrize(
-    ("word", "zones"),
-    [(BlockWord.MOVABLE, "Movable"), (BlockWord.KERNEL, "Normal"), (BlockWord.ONLINE, "DMA32")],
-)
-def test_back_online(
-    root: Root, switch: BlockSwitch, play: Callable[..., None], word: BlockWord, zones: str
-) -> None:
-    block_file(root, "state").write_text("offline")
-    block_file(root, "valid_zones").write_text("Normal Movable")
-    play(0, "online", zones)
-    switch.switch(3, word, deadline=LONG)
-    assert block_file(root, "state").read_text() == "online"
-
-
-@pytest.mark.parametrize(
-    ("code", "kind", "words"),
-    [
-        (errno.EBUSY, BlockBusy, "cannot move all of its pages away"),
-        (errno.ENOMEM, BlockBusy, "too little memory"),
-        (errno.EINVAL, BlockRefused, "holes"),
-        (errno.EPERM, BlockRefused, "offlining disabled"),
-        (errno.ENOENT, BlockRefused, "no such memory block"),
-        (errno.EINTR, BlockTimeout, "signal"),
-        (errno.EIO, KernelRefused, "Input/output error"),
-        (0, NotAsWritten, "reads online Normal after offline was written"),
-    ],
-)
-def test_each_answer_of_the_kernel(
-    switch: BlockSwitch,
-    play: Callable[..., None],
-    code: int,
-    kind: type[ZonedError],
-    words: str,
-) -> None:
-    play(code)
-    with pytest.raises(kind, match=words) as caught:
-        switch.switch(3, BlockWord.OFFLINE, deadline=LONG)
-    assert type(caught.value) is kind
-    assert "memory block 3" in caught.value.message
-
-
-def test_a_block_with_memory_of_several_zones(
-    root: Root, switch: BlockSwitch, play: Callable[..., None]
-) -> None:
-    block_file(root, "valid_zones").write_text("none")
-    play(errno.EINVAL)
-    with pytest.raises(BlockRefused, match="several zones or nodes"):
-        switch.switch(3, BlockWord.OFFLINE, deadline=LONG)
-
-
-def test_damaged_memory_does_not_come_back(
-    root: Root, switch: BlockSwitch, play: Callable[..., None]
-) -> None:
-    block_file(root, "state").write_text("offline")
-    play(133)
-    with pytest.raises(BlockRefused, match="damaged"):
-        switch.switch(3, BlockWord.MOVABLE, deadline=LONG)
-
-
-def test_a_zone_that_the_block_cannot_come_back_to(
-    root: Root, switch: BlockSwitch, play: Callable[..., None]
-) -> None:
-    block_file(root, "state").write_text("offline")
-    block_file(root, "valid_zones").write_text("Normal Movable")
-    play(errno.EINVAL)
-    with pytest.raises(BlockRefused, match="come back to are Normal and Movable"):
-        switch.switch(3, BlockWord.KERNEL, deadline=LONG)
-
-
-def test_somebody_else_was_faster(switch: BlockSwitch, play: Callable[..., None]) -> None:
-    play(errno.EINVAL, "offline")
-    switch.switch(3, BlockWord.OFFLINE, deadline=LONG)
-
-
-def test_the_real_child_tells_the_errno(root: Root, switch: BlockSwitch) -> None:
-    # This device takes nothing, and what is read from it is no state.
-    block_file(root, "state").unlink()
-    block_file(root, "state").symlink_to("/dev/full")
-    with pytest.raises(KernelRefused, match="No space left on device"):
-        switch.switch(3, BlockWord.OFFLINE, deadline=LONG)
 
 
 @pytest.fixture
@@ -269,6 +77,16 @@ def endless(full_pipe: int, monkeypatch: pytest.MonkeyPatch) -> list[Block]:
         block_state, "read_block", lambda *_: shown.pop(0) if len(shown) > 1 else shown[0]
     )
     return shown
+
+
+def test_one_child_serves_for_all(root: Root, switch: BlockSwitch, tmp_path: Path) -> None:
+    add_block(tmp_path, 4, state="online", zones="Normal")
+    switch.switch(3, BlockWord.OFFLINE, deadline=LONG)
+    first = child_of(switch)
+    switch.switch(4, BlockWord.OFFLINE, deadline=LONG)
+    assert child_of(switch) == first
+    switch.close()
+    assert not lives(first)
 
 
 @pytest.mark.usefixtures("endless")
@@ -408,23 +226,13 @@ def test_the_child_dies_with_its_parent(root: Root) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _PARENT, str(root.sys)],
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[4],
     ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         wait_until(lambda: writes(child, root), "the child writes")
         parent.kill()
     wait_until(lambda: not lives(child), "the child is gone")
-
-
-def test_a_block_that_is_not_there(switch: BlockSwitch) -> None:
-    with pytest.raises(BlockRefused, match="no memory block 4"):
-        switch.switch(4, BlockWord.OFFLINE, deadline=LONG)
-
-
-def test_a_machine_without_memory_hotplug(tmp_path: Path) -> None:
-    with BlockSwitch(Root(sys=tmp_path)) as switch, pytest.raises(Unsupported, match="hotplug"):
-        switch.switch(3, BlockWord.OFFLINE, deadline=LONG)
 
 
 def test_another_thread_may_be_where_the_child_is_started(

@@ -38,7 +38,7 @@ from zoned.model.job import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType, TracebackType
+    from types import FrameType
 
     from zoned.cli.progress import Display
     from zoned.cli.talk import Session
@@ -78,12 +78,7 @@ class Interrupts:
             self._former = signal.signal(signal.SIGINT, self._caught)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._former is not None:
             signal.signal(signal.SIGINT, self._former)
 

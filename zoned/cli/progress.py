@@ -19,8 +19,6 @@ from zoned.model.job import JobState
 from zoned.units import format_size
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from zoned.api.types import JobInfo
 
 _STEP = 10
@@ -31,12 +29,7 @@ class Display(Protocol):
     """Shows a job. It is entered before the first state, and left before anything else prints."""
 
     def __enter__(self) -> Display: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def show(self, job: JobInfo) -> None:
         """Show this state of the job."""
@@ -95,12 +88,7 @@ class Silence:
     def __enter__(self) -> Display:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def show(self, job: JobInfo) -> None:
@@ -179,12 +167,7 @@ class Bar(Silence):
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def show(self, job: JobInfo) -> None:

@@ -31,6 +31,7 @@ from zoned.kernel.page_flags import (
     KPF_UNEVICTABLE,
     KPF_ZERO_PAGE,
     open_list,
+    read_list,
 )
 from zoned.model.block import (
     BALLOONED,
@@ -63,7 +64,6 @@ _RAM = "System RAM"
 # 6.11): on pages of the kernel's own it marks a memory map that lies in the block it describes
 # (memory_hotplug.memmap_on_memory), and it goes and comes with the block.
 _OWN_MAP = np.uint64(1 << 37)
-_WORD = 8
 _PAGE = mmap.PAGESIZE
 
 # Which flags make a page what it is; the first that fits counts.
@@ -167,13 +167,7 @@ def _overlap(ranges: Sequence[tuple[int, int]], first: int, end: int) -> int:
 
 def _read(fd: int, first: int, count: int, missing: int) -> Words:
     values = np.full(count, missing, np.uint64)
-    view = values.data.cast("B")
-    done = 0
-    while done < len(view):
-        got = os.preadv(fd, [view[done:]], first * _WORD + done)
-        if not got:
-            break
-        done += got
+    read_list(fd, first, values.data.cast("B"))
     return values
 
 

@@ -127,13 +127,9 @@ def _read_runs(fd: int, values: Words, lows: list[int], lengths: list[int]) -> N
     view = values.data.cast("B")
     place = 0
     for low, length in zip(lows, lengths, strict=True):
-        done, size = 0, length * _WORD
-        while done < size:
-            count = os.preadv(fd, [view[place + done : place + size]], low * _WORD + done)
-            if not count:
-                break
-            done += count
-        place += size
+        end = place + length * _WORD
+        read_list(fd, low, view[place:end])
+        place = end
 
 
 def open_list(root: Root, name: str) -> int:
@@ -148,3 +144,10 @@ def open_list(root: Root, name: str) -> int:
         if error.errno in {errno.ENOENT, errno.EACCES, errno.EPERM}:
             raise Unsupported(f"cannot read {path}: {error.strerror}") from error
         raise MachineError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_list(fd: int, first: int, view: memoryview) -> None:
+    """Read the words of page frames from `first` on; what the file does not reach is left."""
+    place = first * _WORD
+    while view and (count := os.preadv(fd, [view], place)):
+        view, place = view[count:], place + count

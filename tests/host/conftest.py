@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 from pathlib import Path
@@ -11,9 +12,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.host.daemon import Daemon, groups_left, missing, remove_groups
+from zoned.kernel.root import Root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@pytest.fixture
+def root_only() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+@pytest.fixture
+def page_lists(root_only: None) -> None:
+    """See that the kernel has lists of its page frames, and shows them."""
+    if not (Root().proc / "kpageflags").exists():
+        pytest.skip("this kernel has no kpageflags")
 
 
 @pytest.fixture(scope="module")

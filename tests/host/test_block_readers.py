@@ -25,18 +25,10 @@ if TYPE_CHECKING:
 
     from zoned.model.topology import Block
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("page_lists")]
 
 ROOT = Root()
 PAGE = mmap.PAGESIZE
-
-
-@pytest.fixture(autouse=True)
-def _root_only() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    if not (ROOT.proc / "kpageflags").exists():
-        pytest.skip("this kernel has no kpageflags")
 
 
 @pytest.fixture(scope="module")

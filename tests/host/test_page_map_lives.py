@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,17 +15,10 @@ from zoned.kernel.maps import mappings
 from zoned.kernel.pagemap import PageMap
 from zoned.kernel.root import Root
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("root_only")]
 
 ROOT = Root()
 PAGE = mmap.PAGESIZE
-
-
-@pytest.fixture(autouse=True)
-def _root_only() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-
 
 _SLEEPER = "import sys; print('ready', flush=True); sys.stdin.read()"
 

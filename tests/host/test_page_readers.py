@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("page_lists")]
 
 ROOT = Root()
 PAGE = mmap.PAGESIZE
@@ -68,14 +68,6 @@ class Memory:
     def close(self) -> None:
         self.bytes = None
         self.map.close()
-
-
-@pytest.fixture(autouse=True)
-def _root_only() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    if not (ROOT.proc / "kpageflags").exists():
-        pytest.skip("this kernel has no kpageflags")
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.fake_sys import NODES, write
-from tests.unit.kernel.cgroup.fakes import FakeKernel, FakeManager, add_process, fake_root
+from tests.unit.kernel.cgroup.fakes import FakeKernel, FakeManager
+from tests.unit.kernel.cgroup.fences import ALL, EVER, LEFT, enter, fenced_root
 from zoned.errors import KernelRefused, NotAsWritten
 from zoned.kernel.cgroup.fence import Outsider
 from zoned.kernel.cgroup.fence_systemd import FenceSystemd
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from zoned.kernel.root import Root
     from zoned.kernel.systemd_bus import Property
 
-ALL = frozenset({0, 1, 2, 3})
-EVER = ALL | {4}
-LEFT = EVER - {3}
 DROP_IN = "50-AllowedMemoryNodes.conf"
 
 
@@ -43,10 +40,7 @@ class WritingManager(FakeManager):
 
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
-    root = fake_root(tmp_path)
-    write(tmp_path, {f"{NODES}/possible": "0-4"})
-    add_process(root, os.getpid())
-    return root
+    return fenced_root(tmp_path)
 
 
 @pytest.fixture
@@ -66,12 +60,6 @@ def fence(root: Root, manager: WritingManager) -> FenceSystemd:
     return FenceSystemd(root, fs=manager.kernel, bus=manager)
 
 
-def enter(root: Root, manager: FakeManager, group: str, pid: int) -> None:
-    if not (root.proc / str(pid)).exists():
-        add_process(root, pid)
-    manager.kernel.write(root.cgroup / group / "cgroup.procs", str(pid))
-
-
 def shown(fence: FenceSystemd, name: str = "system.slice") -> Outsider:
     return next(each for each in fence.outsiders() if each.name == name)
 
@@ -88,8 +76,8 @@ def drop_ins(root: Root) -> list[str]:
 def test_units_by_name_and_other_groups_by_path(
     fence: FenceSystemd, root: Root, manager: WritingManager
 ) -> None:
-    enter(root, manager, "zoned.service", os.getpid())
-    enter(root, manager, "zoned.service", 42)
+    enter(manager.kernel, "zoned.service", os.getpid())
+    enter(manager.kernel, "zoned.service", 42)
     for stranger in ("docker", "unknown.slice", "_cgroup.service"):
         manager.kernel.make(root.cgroup / stranger)
     manager.units["cgroup.service"] = {"AllowedMemoryNodes": b"\x02"}
@@ -111,11 +99,9 @@ def test_units_by_name_and_other_groups_by_path(
 
 
 @pytest.mark.parametrize("group", ["init.scope", "system.slice"])
-def test_a_daemon_among_others(
-    fence: FenceSystemd, root: Root, manager: WritingManager, group: str
-) -> None:
-    enter(root, manager, group, os.getpid())
-    enter(root, manager, group, 1)
+def test_a_daemon_among_others(fence: FenceSystemd, manager: WritingManager, group: str) -> None:
+    enter(manager.kernel, group, os.getpid())
+    enter(manager.kernel, group, 1)
 
     assert [each.name for each in fence.outsiders() if each.holds_daemon] == [group]
 
@@ -132,9 +118,9 @@ def test_confined_and_freed(fence: FenceSystemd, root: Root, manager: WritingMan
 
 
 def test_a_unit_with_processes_is_freed_for_all_nodes_ever(
-    fence: FenceSystemd, root: Root, manager: WritingManager
+    fence: FenceSystemd, manager: WritingManager
 ) -> None:
-    enter(root, manager, "system.slice", 40)
+    enter(manager.kernel, "system.slice", 40)
     fence.confine("system.slice", LEFT)
 
     fence.lift("system.slice", frozenset())
@@ -196,7 +182,7 @@ def test_a_unit_that_does_not_run_any_more(
 def test_what_was_not_confined_after_all_is_not_touched(
     fence: FenceSystemd, root: Root, manager: WritingManager
 ) -> None:
-    enter(root, manager, "system.slice", 40)
+    enter(manager.kernel, "system.slice", 40)
     manager.calls.clear()
     fence.lift("system.slice", frozenset())
     assert manager.calls == []

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.fake_sys import NODES, write
-from tests.unit.kernel.cgroup.fakes import FakeKernel, add_process, fake_root
+from tests.unit.kernel.cgroup.fakes import FakeKernel, add_process
+from tests.unit.kernel.cgroup.fences import ALL, EVER, LEFT, enter, fenced_root
 from zoned.errors import KernelRefused, NotAsWritten, Unsupported
 from zoned.kernel.cgroup.fence import FenceDriver, Outsider, usable_nodes
 from zoned.kernel.cgroup.fence_v2 import FenceV2
@@ -22,17 +22,12 @@ if TYPE_CHECKING:
 
     from zoned.kernel.root import Root
 
-ALL = frozenset({0, 1, 2, 3})
-EVER = ALL | {4}
 KTHREAD = 0x00200000
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
-    root = fake_root(tmp_path)
-    write(tmp_path, {f"{NODES}/possible": "0-4", f"{NODES}/has_normal_memory": "0-2"})
-    add_process(root, os.getpid())
-    return root
+    return fenced_root(tmp_path)
 
 
 @pytest.fixture
@@ -47,12 +42,6 @@ def kernel(root: Root) -> FakeKernel:
 @pytest.fixture
 def fence(root: Root, kernel: FakeKernel) -> FenceDriver:
     return FenceV2(root, fs=kernel)
-
-
-def enter(root: Root, kernel: FakeKernel, group: str, pid: int) -> None:
-    if not (root.proc / str(pid)).exists():
-        add_process(root, pid)
-    kernel.write(root.cgroup / group / "cgroup.procs", str(pid))
 
 
 def names(fence: FenceDriver) -> list[str]:
@@ -78,9 +67,9 @@ def test_nodes_of_older_kernels(fence: FenceDriver, root: Root) -> None:
 
 
 def test_confined_and_freed(fence: FenceDriver, root: Root) -> None:
-    fence.confine("/a", EVER - {3})
+    fence.confine("/a", LEFT)
     assert shown(fence, "/a") == Outsider(
-        name="/a", own=EVER - {3}, written=EVER - {3}, effective=shown(fence, "/a").effective
+        name="/a", own=LEFT, written=LEFT, effective=shown(fence, "/a").effective
     )
     assert (root.cgroup / "a/cpuset.mems").read_text() == "0-2,4"
 
@@ -91,8 +80,8 @@ def test_confined_and_freed(fence: FenceDriver, root: Root) -> None:
 def test_a_group_with_processes_is_freed_for_all_nodes_ever(
     fence: FenceDriver, root: Root, kernel: FakeKernel
 ) -> None:
-    enter(root, kernel, "a", 40)
-    fence.confine("/a", EVER - {3})
+    enter(kernel, "a", 40)
+    fence.confine("/a", LEFT)
 
     fence.lift("/a", frozenset())
     fence.lift("/a", frozenset())
@@ -100,8 +89,8 @@ def test_a_group_with_processes_is_freed_for_all_nodes_ever(
     assert (root.cgroup / "a/cpuset.mems").read_text() == "0-4"
     assert (shown(fence, "/a").own, shown(fence, "/a").written) == (frozenset(), EVER)
     # Confined once more, it is confined by its own setting.
-    fence.confine("/a", EVER - {3})
-    assert shown(fence, "/a").own == EVER - {3}
+    fence.confine("/a", LEFT)
+    assert shown(fence, "/a").own == LEFT
     fence.confine("/a", EVER)
     assert shown(fence, "/a").own == EVER
 
@@ -114,9 +103,9 @@ def test_what_it_had_before_is_given_back(fence: FenceDriver, root: Root) -> Non
 
 
 def test_what_was_not_confined_after_all_is_not_touched(
-    fence: FenceDriver, root: Root, kernel: FakeKernel
+    fence: FenceDriver, kernel: FakeKernel
 ) -> None:
-    enter(root, kernel, "a", 40)
+    enter(kernel, "a", 40)
     kernel.log.clear()
     fence.lift("/a", frozenset())
     assert kernel.log == []
@@ -153,7 +142,7 @@ def test_a_value_that_is_another_one_afterwards(
 def test_the_daemon_alone_is_no_outsider(
     fence: FenceDriver, root: Root, kernel: FakeKernel
 ) -> None:
-    enter(root, kernel, "b", os.getpid())
+    enter(kernel, "b", os.getpid())
     assert names(fence) == ["/a"]
 
     child = root.proc / "41"
@@ -161,24 +150,24 @@ def test_the_daemon_alone_is_no_outsider(
     between = " ".join(["0"] * 12)
     (child / "stat").write_text(f"41 (c) S {os.getpid()} 1 1 0 -1 0 {between} 777 0 0")
     (child / "cgroup").write_text("0::/b\n")
-    enter(root, kernel, "b", 41)
+    enter(kernel, "b", 41)
     assert names(fence) == ["/a"]
 
-    enter(root, kernel, "b", 42)
+    enter(kernel, "b", 42)
     assert [each.holds_daemon for each in fence.outsiders()] == [False, True]
 
 
 def test_a_daemon_in_a_group_of_a_group(fence: FenceDriver, root: Root, kernel: FakeKernel) -> None:
     kernel.make(root.cgroup / "b/inner")
-    enter(root, kernel, "b/inner", os.getpid())
-    enter(root, kernel, "b", 42)
+    enter(kernel, "b/inner", os.getpid())
+    enter(kernel, "b", 42)
     assert [each.holds_daemon for each in fence.outsiders()] == [False, True]
 
 
 def test_who_is_loose(fence: FenceDriver, root: Root, kernel: FakeKernel) -> None:
     add_process(root, 2, flags=KTHREAD)
     for pid in (2, 50, os.getpid(), 60):
-        enter(root, kernel, "", pid)
+        enter(kernel, "", pid)
     (root.proc / "60/stat").unlink()
 
     found = fence.loose()
@@ -196,9 +185,9 @@ def test_freed_groups_do_not_keep_the_controller_enabled(root: Root, kernel: Fak
     kernel.write(root.cgroup / "cgroup.subtree_control", "-cpuset")
     zones = CgroupV2(root, "other", fs=kernel)
     zones.create("db", Limits(max=1 << 30, mems=frozenset({1})))
-    enter(root, kernel, "a", 40)
+    enter(kernel, "a", 40)
     fence = FenceV2(root, "other", fs=kernel)
-    fence.confine("/a", EVER - {3})
+    fence.confine("/a", LEFT)
 
     zones.remove("db")
     fence.lift("/a", frozenset())

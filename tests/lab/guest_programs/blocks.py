@@ -3,7 +3,7 @@
 
 PYTHON -m tests.lab.guest_programs.blocks try            every block, offline and back, as JSON
 PYTHON -m tests.lab.guest_programs.blocks switch N WORD SECONDS      one change of one block
-PYTHON -m tests.lab.guest_programs.blocks pin NODE       hold a page in each block that could go
+PYTHON -m tests.lab.guest_programs.blocks pin NODE BLOCK      hold a page in this block of the node
 """
 
 import json
@@ -25,10 +25,9 @@ from zoned.kernel.root import Root
 from zoned.model.block import MOVABLE, BlockWord, Outlook
 from zoned.model.topology import Block, BlockState
 
-READY = Path("/run/blocks.json")
-"""Tells where pages are pinned, as soon as they are."""
+READY = Path("/run/blocks.pinned")
+"""Is there as soon as a page is pinned."""
 _ROOT = Root()
-_MANY = 256 << 20
 
 
 def former_word(block: Block) -> BlockWord:
@@ -88,30 +87,29 @@ def try_all() -> list[dict[str, Any]]:
         return [attempt(switch, each) for each in seen]
 
 
-def pin(node: int) -> None:
-    """Pin one page in each block of the node that could go before, until SIGTERM."""
-    blocks = [block for block in read_blocks(_ROOT) if block.node == node]
-    able = {each.block.id for each in outlooks(_ROOT, blocks) if each.can}
-    view = memory.small(_MANY, "pin")
-    with memory.memory_from(node):
-        for place in range(0, _MANY, memory.PAGE):
-            view[place] = 1
-    size, start = blocks[0].size, memory.address_of(view)
+def pin(node: int, block: int) -> None:
+    """Pin one page in a block of movable memory of the node, until SIGTERM."""
+    size = next(each.size for each in read_blocks(_ROOT) if each.id == block)
     assert size is not None
+    view = memory.small(size, "pin")
+    with memory.memory_from(node):
+        for place in range(0, size, memory.PAGE):
+            view[place] = 1
+    start = memory.address_of(view)
     with PageMap(_ROOT, os.getpid()) as page_map:
-        found = page_map.pages(start, start + _MANY)
-    numbers = (found.pfns * mmap.PAGESIZE // size).tolist()
-    places = dict(zip(numbers, (found.addresses - start).tolist(), strict=True))
-    pinned = sorted(able & places.keys())
-    by = {memory.pin(view[places[each] : places[each] + memory.PAGE]) for each in pinned}
-    READY.write_text(json.dumps({"able": sorted(able), "pinned": pinned, "by": sorted(by)}))
+        found = page_map.pages(start, start + size)
+    inside = found.addresses[found.pfns * mmap.PAGESIZE // size == block]
+    place = int(inside[0]) - start
+    # The kernel would move it out of movable memory if it were pinned for a device.
+    memory.pin_by_pipe(view[place : place + memory.PAGE])
+    READY.touch()
     signal.pause()
 
 
 def main(what: str, *words: str) -> None:
     """Do one thing."""
     if what == "pin":
-        pin(int(words[0]))
+        pin(*map(int, words))
     elif what == "try":
         print(json.dumps(try_all()))
     else:

@@ -133,13 +133,13 @@ def pin(view: memoryview) -> str:
             "io_uring_register",
         )
     except OSError:
-        _pin_by_pipes(view)
+        pin_by_pipe(view)
         return "pipe"
     return "io_uring"
 
 
-def _pin_by_pipes(view: memoryview) -> None:
-    """Put references to the pages into pipes that nobody reads."""
+def pin_by_pipe(view: memoryview) -> None:
+    """Put references to the pages into pipes that nobody reads; also of movable memory."""
     address, left = address_of(view), len(view)
     while left:
         _, writing = os.pipe()

@@ -11,7 +11,7 @@ import pytest
 from tests.lab.following import PARTIAL
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.wait import wait_until
-from tests.lab.programs import anonymous_by_node, start_hog
+from tests.lab.programs import anonymous_by_node, cgroup_of, pids, start_hog
 
 MIB = 1 << 20
 ROOT = "/sys/fs/cgroup"
@@ -20,6 +20,8 @@ _STORE = "/var/lib/zoned/zones.json"
 _DROP_INS = "find /run/systemd/system.control /run/systemd/transient -name '*MemoryNodes.conf'"
 _IN_USER = ["systemd-run", "--scope", "--slice=user.slice", "--quiet"]
 _NEAR = ["taskset", "-c", str(NODE)]
+_PRESSURE = 60
+"""Seconds"""
 _LOOK = """
 import json, os, pathlib
 found = {}
@@ -151,23 +153,70 @@ def test_under_pressure_nobody_else_has_pages_on_the_node(zoned_guest: Guest) ->
     wait_until_fenced(guest)
     assert NODE not in anonymous_by_node(guest, before.pid)
 
+    allocated = given_out(guest)
+    churn = [*("stress-ng", "--vm", "2", "--vm-bytes", "500m", "--timeout", f"{_PRESSURE}s")]
+    waves = [
+        guest.start([*_NEAR, *churn, "--page-in"]),
+        guest.start([*_IN_USER, *_NEAR, *churn, "--fork", "1"]),
+    ]
+    service, user = waves
+    wait_until(lambda: "user.slice" in cgroup_of(guest, user.pid), "pressure from user.slice")
+    assert "system.slice" in cgroup_of(guest, service.pid)
     files = meminfo(guest, "FilePages")
-    service = start_hog(guest, 600, _NEAR, "service")
-    user = start_hog(guest, 400, [*_IN_USER, *_NEAR], "user")
     guest.shell(
         f"taskset -c {NODE} dd if=/dev/zero of=/var/tmp/cache bs=1M count=200 status=none;"
         "rm /var/tmp/cache"
     )
     member = start_hog(guest, 300, ["zonectl", "run", "db", "--"], "member")
-
-    assert "system.slice" in guest.read(f"/proc/{service.pid}/cgroup")
-    assert "user.slice" in guest.read(f"/proc/{user.pid}/cgroup")
-    assert [who for who in on_the_node(guest) if "/zoned.service" not in who] == []
-    # The daemon's own threads follow one by one.
+    looks = 0
+    while any(wave.pid in pids(guest) for wave in waves):
+        # The daemon's own threads follow one by one.
+        assert [who for who in on_the_node(guest) if "/zoned.service" not in who] == []
+        looks += 1
+    for wave in waves:
+        assert wave.wait().returncode == 0, wave.done
+    allocated = given_out(guest) - allocated
+    print(f"\n{allocated >> 8} MiB of pages given out in {_PRESSURE} s, {looks} looks")
+    assert looks >= 5
     wait_until(lambda: not on_the_node(guest), "zoned itself has no pages there")
     assert set(anonymous_by_node(guest, member.pid)) == {NODE}
     assert 300 <= meminfo(guest, "AnonPages") <= 320
     assert meminfo(guest, "FilePages") - files < 32
+
+
+@pytest.mark.on("trixie")
+def test_a_zone_reclaims_on_its_own_node_alone(fenced: Guest) -> None:
+    """It reads a file that is larger than the zone, twice: the second time it has to be fetched."""
+    fenced.check(["truncate", "-s", "700M", "/var/tmp/sparse"])
+    before = {node: refaults(fenced, node) for node in range(4)}
+    read = ["sh", "-c", "cat /var/tmp/sparse /var/tmp/sparse > /dev/null"]
+    fenced.check(["zonectl", "run", "db", "--", *read])
+    after = {node: refaults(fenced, node) - before[node] for node in range(4)}
+    group = f"{ROOT}/zone.slice/zone-db.slice/memory.stat"
+    stolen = vmstat(fenced, group, "pgsteal")
+    print(f"\npages fetched again, by node: {after}; the zone reclaimed {stolen}")
+    assert stolen >= (700 - 512) << 8
+    assert after[NODE] > 0
+    assert after[NODE] >= 0.9 * sum(after.values())
+    fenced.check(["rm", "/var/tmp/sparse"])
+
+
+def vmstat(guest: Guest, path: str, name: str) -> int:
+    """Return a counter of one of the kernel's lists."""
+    line = next(line for line in guest.read(path).splitlines() if line.startswith(f"{name} "))
+    return int(line.split()[1])
+
+
+def given_out(guest: Guest) -> int:
+    """Return how many pages of any kind the kernel has given out since its start."""
+    kinds = ("dma32", "normal", "movable")
+    return sum(vmstat(guest, "/proc/vmstat", f"pgalloc_{kind}") for kind in kinds)
+
+
+def refaults(guest: Guest, node: int) -> int:
+    """Return how many pages of files a node had to fetch again, from its vmstat."""
+    path = f"/sys/devices/system/node/node{node}/vmstat"
+    return vmstat(guest, path, "workingset_refault_file")
 
 
 @pytest.mark.on("trixie")

@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -151,8 +152,7 @@ def zoned_guest(guest: Guest, release: str) -> Guest:
     if "zoned" not in guest.facts:
         fresh = guest.topology.name == "one_node"
         guest.facts["zoned"] = _or_skip(lambda: install_zoned(guest, release, fresh=fresh))
-        guest.facts["zones"] = _zones(guest)
-        guest.facts["state"] = _state(guest)
+        guest.facts["held"] = read_held(guest)
         guest.on_reclaim.append(reset_zoned)
     return guest
 
@@ -175,29 +175,41 @@ def settled_guest(zoned_guest: Guest, request: pytest.FixtureRequest) -> Guest:
 def reset_zoned(guest: Guest) -> None:
     """Take back policies, zones and parked blocks of a test, whose error a failure is.
 
-    Nothing is asked of zoned where its files are as they were: each command takes a second there.
+    What there is to take back is read from zoned's files: each command takes a second there.
     """
-    if _state(guest) == guest.facts["state"]:
+    held = read_held(guest)
+    if held == guest.facts["held"]:
         return
-    if guest.check(["find", "/etc/zoned/zones.d", "-name", "*.yaml", "-print", "-delete"]):
+    if held.policies:
+        guest.check(["find", "/etc/zoned/zones.d", "-name", "*.yaml", "-delete"])
         guest.check(["zonectl", "reload"])
-    for zone in _zones(guest) - guest.facts["zones"]:
+        held = read_held(guest)
+    for zone in held.zones - guest.facts["held"].zones:
         guest.check(["zonectl", "destroy", "--kill", zone])
-    blocks = json.loads(guest.check(["zonectl", "blocks", "list", "-o", "json"]))
-    for node in {block["node"] for block in blocks if block["owner"] == "parked"}:
-        guest.check(["zonectl", "blocks", "unpark", "--node", str(node)])
+    if held.parked:
+        blocks = json.loads(guest.check(["zonectl", "blocks", "list", "-o", "json"]))
+        for node in {block["node"] for block in blocks if block["id"] in held.parked}:
+            guest.check(["zonectl", "blocks", "unpark", "--node", str(node)])
 
 
-def _zones(guest: Guest) -> set[str]:
-    return {zone["name"] for zone in json.loads(guest.check(["zonectl", "list", "-o", "json"]))}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What zoned was told and what it holds."""
+
+    policies: str
+    zones: frozenset[str]
+    parked: frozenset[int]
 
 
-def _state(guest: Guest) -> tuple[object, ...]:
-    """Return what zoned was told and what it holds, from its files."""
+def read_held(guest: Guest) -> Held:
+    """Return what the files of zoned tell; they are not there before there is something to tell."""
     policies, zones, ledger = guest.shell(
         "ls /etc/zoned/zones.d; for each in /var/lib/zoned/zones.json /run/zoned/ledger.json;"
         " do printf '\\0'; cat $each 2> /dev/null || echo '{}'; done"
     ).split("\0")
-    held = json.loads(ledger)
-    kinds = ("groups", "units", "blocks", "fence")
-    return policies, json.loads(zones).get("zones"), [held.get(kind) or None for kind in kinds]
+    blocks = json.loads(ledger).get("blocks", ())
+    return Held(
+        policies=policies,
+        zones=frozenset(zone["spec"]["name"] for zone in json.loads(zones).get("zones", ())),
+        parked=frozenset(number for number, owner, *_ in blocks if owner == "parked"),
+    )

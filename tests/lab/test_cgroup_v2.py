@@ -53,6 +53,7 @@ def run(guest: Guest) -> Iterator[Run]:
     assert guest.read("/sys/fs/cgroup/cgroup.subtree_control") == before
 
 
+@pytest.mark.on("bookworm")
 def test_a_group_has_its_limits(guest: Guest, run: Run) -> None:
     assert run("driver.create('db', db); print(driver.group('db').limits == db)") == "True"
 
@@ -68,6 +69,7 @@ def test_a_group_has_its_limits(guest: Guest, run: Run) -> None:
     }
 
 
+@pytest.mark.on("bookworm")
 def test_a_node_without_memory_is_refused_and_leaves_nothing(guest: Guest, run: Run) -> None:
     run(
         "from zoned.errors import NotAsWritten\n"
@@ -107,6 +109,7 @@ def test_a_member_keeps_the_zone_and_its_limit(guest: Guest, run: Run) -> None:
     assert guest.read(f"/proc/{hog.pid}/cgroup").strip() == "0::/"
 
 
+@pytest.mark.on("bookworm")
 def test_cpus_are_lifted_while_there_are_members(guest: Guest, run: Run) -> None:
     run("driver.create('db', db)")
     hog = start_hog(guest, 1)

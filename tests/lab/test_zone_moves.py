@@ -79,6 +79,7 @@ def test_attach_does_not_hold_up_others(db: Guest) -> None:
     db.shell("rmdir /sys/fs/cgroup/lab-other /sys/fs/cgroup/lab-hand")
 
 
+@pytest.mark.on("bookworm")
 def test_detach_takes_the_pages_home(home: Guest) -> None:
     load = start_load(home, "small", 64, node=1, before=_AT_HOME)
     words = ("db", "--pid", load.pid)
@@ -130,6 +131,7 @@ def test_zone_moves_with_its_members_and_is_never_without_limits(home: Guest) ->
     check_intact(came)
 
 
+@pytest.mark.on("bookworm")
 def test_zone_whose_move_is_cancelled_or_cut_off_is_whole(db: Guest) -> None:
     load = start_load(db, "small", 128, node=2, before=_IN_ZONE)
     words = ("move", "db", "--nodes", "3")
@@ -164,6 +166,7 @@ def check_limits(guest: Guest, nodes: set[int], alert: str | None = None) -> Non
     assert limits == [str(384 * MIB), str(384 * MIB)]
 
 
+@pytest.mark.on("bookworm")
 @pytest.mark.parametrize("target", ["root", "web"])
 def test_drain_moves_the_pages_with_the_members(home: Guest, target: str) -> None:
     home.check(["zonectl", "create", "web", "--size", "128MiB", "--nodes", "3", "--cpus", "none"])

@@ -108,7 +108,9 @@ class JobDesk:
 
 async def _within(changed: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(changed.wait(), seconds)
+        # Not wait_for, which may forget that it was cancelled before Python 3.12.
+        async with asyncio.timeout(seconds):
+            await changed.wait()
 
 
 def job_info(job: Job) -> JobInfo:

@@ -177,7 +177,10 @@ class Service:
         """Look again whenever something happened, and every minute."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._dirty.wait(), RESYNC)
+                # Not wait_for: before Python 3.12 it forgets that it was cancelled where the event
+                # comes at the same moment, and the daemon would not end.
+                async with asyncio.timeout(RESYNC):
+                    await self._dirty.wait()
             self._dirty.clear()
             await self._tick(engine)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.unit.daemon.whole import LIMIT, Bench, FakeMonitor
-from tests.unit.fakes import GIB
+from tests.unit.fakes import GIB, started
 from zoned.api.client import Client
 from zoned.api.types import StatusInfo, ZoneDetail, ZoneInfo
 from zoned.daemon import service as service_module
@@ -53,6 +53,28 @@ def test_an_event_has_the_machine_looked_at(whole: Bench) -> None:
         return 0
 
     whole.run(body)
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_it_ends_though_an_event_comes_at_the_same_moment(
+    whole: Bench, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    async def look(*_: object) -> None:
+        pass
+
+    async def run() -> None:
+        service = service_module.Service(whole.options)
+        monkeypatch.setattr(service, "_tick", look)
+        keeper = asyncio.create_task(service._keep(started(whole.world)))
+        await asyncio.sleep(0)
+        service._dirty.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        keeper.cancel()
+        done, _ = await asyncio.wait({keeper}, timeout=LIMIT)
+        assert done
+
+    asyncio.run(run())
 
 
 def test_without_events_it_looks_from_time_to_time(

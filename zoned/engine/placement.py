@@ -2,7 +2,8 @@
 """Where a zone goes: its nodes, how much is accounted on each, and its CPUs. Pure.
 
 With a list of nodes the size is spread evenly over them; near something, the nearest nodes are
-filled first; with neither, the node with the most room takes all of it if it can.
+filled first; with neither, the node with the most room takes all of it if it can, unless it has
+only movable memory.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoned.engine.admission import refuse, room
-from zoned.errors import BadList, MovableOnly, UnknownNode
+from zoned.engine.kernel_memory import kernel_nodes, require_normal_memory
+from zoned.errors import BadList, UnknownNode
 from zoned.idset import format_ids, select_ids
 
 if TYPE_CHECKING:
@@ -97,7 +99,8 @@ def place(
         shares = fill_in_order(size, order, limits)
     else:
         nodes = frozenset(limits)
-        shares = _most_room(size, limits) or spread_evenly(size, limits)
+        usable = {node: limits[node] for node in nodes & kernel_nodes(topology)}
+        shares = _most_room(size, usable) or spread_evenly(size, limits)
     if not shares or sum(shares.values()) < size:
         raise refuse(spec.name, spec.size, nodes, capacity, spec.backing)
     require_normal_memory(spec.name, shares, topology)
@@ -109,17 +112,6 @@ def _most_room(size: int, limits: Mapping[int, int]) -> dict[int, int] | None:
     if not fitting:
         return None
     return {min(fitting, key=lambda node: (-limits[node], node)): size}
-
-
-def require_normal_memory(name: str, nodes: Iterable[int], topology: Topology) -> None:
-    """Raise MovableOnly where no program can run on these nodes alone."""
-    chosen = [node for node in topology.nodes if node.id in set(nodes)]
-    if all(node.has_normal_memory is False for node in chosen):
-        raise MovableOnly(
-            f"zone {name}: node {format_ids(nodes)} has only movable memory,"
-            " with which no program can run",
-            hint="add a node with kernel-usable memory, see `zonectl topology`",
-        )
 
 
 def place_cpus(spec: ZoneSpec, nodes: Iterable[int], topology: Topology) -> frozenset[int] | None:

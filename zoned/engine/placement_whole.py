@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoned.engine.admission import refuse, room
-from zoned.engine.placement import by_distance, chosen_nodes, require_normal_memory, spread_evenly
+from zoned.engine.kernel_memory import kernel_nodes, require_normal_memory
+from zoned.engine.placement import by_distance, chosen_nodes, spread_evenly
 from zoned.errors import NodeTaken
 from zoned.idset import format_ids
 
@@ -28,7 +29,8 @@ def place_whole(
     """Return the shares of a zone of backing `node`, node -> bytes, summing to its size.
 
     Without a list of nodes, free ones are taken until they have the size together: the nearest
-    first, else the last ones, because the first has the memory that devices need.
+    first, else the last ones, because the first has the memory that devices need, but those with
+    only movable memory at the very end.
 
     Raises UnknownNode, BadList, NodeTaken, NoCapacity, BadSize, MovableOnly.
     """
@@ -38,7 +40,7 @@ def place_whole(
         nodes = chosen_nodes(spec.nodes, topology)
         _refuse_shared(spec.name, nodes, users)
     else:
-        order = sorted(limits, reverse=True) if near is None else by_distance(topology, near)
+        order = _last_first(limits, topology) if near is None else by_distance(topology, near)
         free = [node for node in order if node in limits and node not in users]
         if not free:
             raise NodeTaken(
@@ -52,6 +54,11 @@ def place_whole(
         raise refuse(spec.name, spec.size, nodes, capacity, spec.backing)
     require_normal_memory(spec.name, shares, topology)
     return shares
+
+
+def _last_first(nodes: Iterable[int], topology: Topology) -> list[int]:
+    usable = kernel_nodes(topology)
+    return sorted(nodes, key=lambda node: (node in usable, node), reverse=True)
 
 
 def _users(zones: Iterable[Zone]) -> dict[int, list[str]]:
@@ -83,12 +90,7 @@ def _refuse_shared(name: str, nodes: frozenset[int], users: Mapping[int, list[st
 
 
 def _refuse_all(name: str, nodes: frozenset[int], topology: Topology) -> None:
-    left = [
-        node.id
-        for node in topology.nodes
-        if node.has_memory and node.id not in nodes and node.has_normal_memory is not False
-    ]
-    if not left:
+    if not kernel_nodes(topology) - nodes:
         raise NodeTaken(
             f"zone {name} cannot have node {format_ids(nodes)} for itself: everybody else would"
             " be left without memory that the kernel can use",

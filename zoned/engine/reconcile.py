@@ -11,7 +11,13 @@ from zoned.engine.admission import capacities
 from zoned.engine.execute import execute
 from zoned.engine.fence.keep import fenced_nodes, keep_fence
 from zoned.engine.plan import plan
-from zoned.engine.verify import verify_capacity, verify_groups, verify_move, verify_zone
+from zoned.engine.verify import (
+    verify_capacity,
+    verify_groups,
+    verify_kernel_memory,
+    verify_move,
+    verify_zone,
+)
 from zoned.errors import BelowUse, NotAsWritten, ZonedError
 from zoned.kernel.own import own_nodes
 from zoned.model.action import (
@@ -211,6 +217,7 @@ class Reconciler:
             group = seen.groups.get(zone.name)
             yield from verify_zone(zone, group, protects=machine.groups.protects)
             yield from verify_move(zone, busy=self._is_busy(zone.name))
+        yield from verify_kernel_memory(zones.values(), seen.topology)
         yield from verify_groups(zones.keys(), seen.groups, machine.ledger.touched.groups)
         yield from verify_capacity(
             capacities(seen.topology, machine.policy.reserve, zones.values()).values()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zoned.engine.kernel_memory import kernel_nodes
 from zoned.idset import format_ids
 from zoned.model.alert import Alert, AlertCode
 from zoned.units import format_size
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from zoned.engine.admission import Capacity
+    from zoned.model.topology import Topology
     from zoned.model.zone import Group, Zone
 
 _OFF_NODE_BYTES = 16 << 20
@@ -41,6 +43,18 @@ def verify_zone(zone: Zone, group: Group | None, *, protects: bool) -> Iterator[
             zone,
             f"{format_size(off)} lie outside node {format_ids(zone.nodes)}",
         )
+
+
+def verify_kernel_memory(zones: Iterable[Zone], topology: Topology) -> Iterator[Alert]:
+    """Yield zones in which no program can run, though their nodes have memory."""
+    usable, present = kernel_nodes(topology), topology.memory_nodes
+    for zone in zones:
+        if zone.mems & present and not zone.mems & usable:
+            yield _alert(
+                AlertCode.NO_KERNEL_MEMORY,
+                zone,
+                f"node {format_ids(zone.mems)} has only movable memory",
+            )
 
 
 def off_node_bytes(zone: Zone, group: Group) -> int:

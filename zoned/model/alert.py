@@ -26,6 +26,7 @@ class AlertCode(StrEnum):
     BLOCKS_MISSING = "blocks-missing"
     BLOCKS_OWED = "blocks-owed"
     ONLINE_RACE = "online-race"
+    NO_KERNEL_MEMORY = "no-kernel-memory"
 
     def explain(self) -> str:
         """Return what the alert means and what to do."""
@@ -110,6 +111,12 @@ _EXPLANATIONS = {
         "memhp_default_state= on its command line) or somebody else, mostly a udev rule for the "
         "subsystem `memory`. `zonectl base add NODE` takes the blocks offline that still can go, "
         "and brings them back as movable; switch the rule off so that it does not come again."
+    ),
+    AlertCode.NO_KERNEL_MEMORY: (
+        "None of the zone's nodes has memory left that the kernel can use for itself, so nothing "
+        "in the zone can map memory any more, however much is free: it was taken offline by "
+        "somebody else, or came back as movable memory after a reboot. Move the zone to a node "
+        "that has some, or take one in addition: `zonectl move NAME --nodes LIST`."
     ),
 }
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.unit.engine.fence.fakes import FakeFence, outsider
-from tests.unit.fake_sys import MEMORY, write
+from tests.unit.fake_sys import MEMORY, NODES, write
 from tests.unit.fakes import GIB, FakeUnits, make_world, run_job, started
 from zoned.engine.operations import clear, create
-from zoned.errors import FenceImpossible, NodeTaken, Unsupported
+from zoned.errors import FenceImpossible, MovableOnly, NodeTaken, Unsupported
 from zoned.model.job import JobKind
 from zoned.model.policy import Policy, SystemReserve
 from zoned.model.zone import Backing, ZoneSpec
@@ -69,6 +69,21 @@ def test_near_something_the_nearest_free_ones_are(engine: Engine) -> None:
     engine.create(ZoneSpec(name="db", size=GIB, nodes="1"))
     make(engine, spec(near="node:1", size=5 * GIB))
     assert set(engine.machine.store.zones["hpc"].shares) == {0, 2}
+
+
+def test_nodes_with_movable_memory_alone_are_taken_last_and_never_alone(
+    engine: Engine, tmp_path: Path
+) -> None:
+    write(tmp_path, {f"{NODES}/has_normal_memory": "0-1"})
+    with pytest.raises(MovableOnly, match="node 2 has only movable memory"):
+        make(engine, spec("2"))
+    with pytest.raises(NodeTaken, match="everybody else"):
+        make(engine, spec("0-1"))
+    make(engine, spec())
+    assert engine.machine.store.zones["hpc"].shares == {1: GIB}
+    run_job(engine, JobKind.DESTROY, name="hpc")
+    make(engine, spec("1-2"))
+    assert engine.machine.store.zones["hpc"].shares == {1: GIB // 2, 2: GIB // 2}
 
 
 def test_nodes_are_shared_with_no_zone_before_or_after(engine: Engine, tmp_path: Path) -> None:

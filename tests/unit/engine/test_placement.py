@@ -173,8 +173,36 @@ def test_a_zone_needs_some_memory_that_the_kernel_can_use() -> None:
     mixed = Topology(nodes=(node(0), node(1, 8, normal=False), node(2, normal=None)))
     with pytest.raises(MovableOnly, match="node 1 has only movable memory"):
         place(spec(GIB, "1"), mixed, free(mixed))
-    assert place(spec(2 * GIB, "0-1"), mixed, free(mixed)).keys() == {0, 1}
+    assert place(spec(2 * GIB, "0-1"), mixed, free(mixed)) == {0: GIB, 1: GIB}
     assert place(spec(GIB, "2"), mixed, free(mixed)) == {2: GIB}
+
+
+def test_nodes_that_are_chosen_can_run_programs() -> None:
+    mixed = Topology(nodes=(node(0), node(1, 8, normal=False), node(2)))
+    assert place(spec(GIB), mixed, free(mixed)) == {0: GIB}
+    assert place(spec(6 * GIB), mixed, free(mixed)) == dict.fromkeys(range(3), 2 * GIB)
+    movable = Topology(nodes=(node(1, 8, normal=False),))
+    with pytest.raises(MovableOnly) as caught:
+        place(spec(GIB), movable, free(movable))
+    assert caught.value.hint == "take it together with a node that has memory the kernel can use"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "hint"), [("1", "--nodes 1-2"), ("3", "--nodes 2-3"), ("1,3", "--nodes 1-3")]
+)
+def test_nearest_node_that_would_do_is_named(nodes: str, hint: str) -> None:
+    mixed = Topology(
+        nodes=(
+            node(0),
+            node(1, normal=False, n0=30, n1=10, n2=20, n3=30),
+            node(2),
+            node(3, normal=False, n0=25, n1=30, n2=20, n3=10),
+            node(4, 0),
+        )
+    )
+    with pytest.raises(MovableOnly) as caught:
+        place(spec(GIB, nodes), mixed, free(mixed))
+    assert caught.value.hint.endswith(f"e.g. {hint}")
 
 
 def test_a_node_that_is_not_known_is_far_from_all() -> None:

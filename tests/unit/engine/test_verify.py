@@ -9,8 +9,15 @@ import pytest
 
 from tests.unit.fakes import GIB, MIB
 from zoned.engine.admission import Capacity
-from zoned.engine.verify import off_node_bytes, verify_capacity, verify_groups, verify_zone
+from zoned.engine.verify import (
+    off_node_bytes,
+    verify_capacity,
+    verify_groups,
+    verify_kernel_memory,
+    verify_zone,
+)
 from zoned.model.alert import Alert, AlertCode
+from zoned.model.topology import Amount, Node, Topology
 from zoned.model.zone import Backing, Group, Limits, Zone, ZoneSpec
 
 SPEC = ZoneSpec(name="db", size=GIB, backing=Backing.LIMIT)
@@ -59,6 +66,21 @@ def test_memory_on_other_nodes(used: int | None, off: int, *, found: bool) -> No
     group = replace(GROUP, used=used, by_node={0: off - 1, 1: GIB, 2: 1})
     assert off_node_bytes(ZONE, group) == off
     assert (AlertCode.OFF_NODE in codes(ZONE, group)) is found
+
+
+def test_zones_without_memory_for_the_kernel() -> None:
+    def node(number: int, *, normal: bool | None, total: int = GIB) -> Node:
+        return Node(id=number, memory=Amount(total=total), has_normal_memory=normal)
+
+    zones = [replace(ZONE, shares={1: GIB, 2: 0}), replace(ZONE, leaving={0: GIB})]
+    both = (node(1, normal=False), node(2, normal=False))
+    (alert,) = verify_kernel_memory(zones, Topology(nodes=(node(0, normal=True), *both)))
+    assert (alert.code, alert.subject) == (AlertCode.NO_KERNEL_MEMORY, "db")
+    assert alert.message == "node 1-2 has only movable memory"
+    assert not list(verify_kernel_memory(zones, Topology(nodes=(node(1, normal=None),))))
+    # What has no memory at all is another matter.
+    gone = Topology(nodes=(node(1, normal=False, total=0),))
+    assert not list(verify_kernel_memory(zones, gone))
 
 
 def test_groups_that_stand_for_no_zone() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from zoned.api.types import BaseListInfo, BaseZoneInfo, DaxInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from zoned.model.base import BaseZone, DaxDevice
 
@@ -20,12 +20,24 @@ def base_list(
     block_size: int | None,
     auto_online: str | None,
     users: Mapping[int, list[str]] | None,
+    movable_only: Collection[int] | None,
 ) -> BaseListInfo:
-    """Return what `zonectl base list` shows. `users`: node -> zones there; None is unknown."""
+    """Return what `zonectl base list` shows.
+
+    `users`: node -> zones there; `movable_only`: the nodes to have such memory alone. None is
+    unknown.
+    """
     return BaseListInfo(
         block_size=block_size,
         auto_online=auto_online,
-        nodes=[_zone(zone, None if users is None else users.get(zone.node, [])) for zone in zones],
+        nodes=[
+            _zone(
+                zone,
+                None if users is None else users.get(zone.node, []),
+                movable_only=None if movable_only is None else zone.node in movable_only,
+            )
+            for zone in zones
+        ],
         dax=[
             DaxInfo(name=each.name, size=each.size, node=each.node, mode=each.mode.value)
             for each in dax
@@ -33,7 +45,7 @@ def base_list(
     )
 
 
-def _zone(zone: BaseZone, names: list[str] | None) -> BaseZoneInfo:
+def _zone(zone: BaseZone, names: list[str] | None, *, movable_only: bool | None) -> BaseZoneInfo:
     return BaseZoneInfo(
         node=zone.node,
         source=zone.source.value,
@@ -44,5 +56,6 @@ def _zone(zone: BaseZone, names: list[str] | None) -> BaseZoneInfo:
         movable=len(zone.movable),
         offline=len(zone.offline),
         part_of=sorted(zone.part_of),
+        movable_only=movable_only,
         zones=names,
     )

@@ -291,9 +291,12 @@ class Memory(VarlinkInterface, name="io.zoned.Memory"):
         return await self._backend.list_base()
 
     @varlinkmethod(return_parameter="job")
-    async def BaseAdd(self, *, base: str) -> JobInfo:
-        """Bring a base zone's memory online: base is a node, or a device-dax region (dax0.0)."""
-        return await self._backend.start_job(JobKind.BASE_ADD, base=base)
+    async def BaseAdd(self, *, base: str, movable_only: bool | None = None) -> JobInfo:
+        """Bring a base zone's memory online: base is a node, or a device-dax region (dax0.0).
+
+        With movable_only it gets no memory for the kernel, until it leaves.
+        """
+        return await self._backend.start_job(JobKind.BASE_ADD, base=base, movable_only=movable_only)
 
     @varlinkmethod(return_parameter="job")
     async def BaseRemove(self, *, base: str, keep: bool | None = None) -> JobInfo:

@@ -158,6 +158,8 @@ class BaseZoneInfo:
     offline: int
     part_of: list[int]
     """the granules of the same physical node (numa=fake), with this one; empty for a whole node"""
+    movable_only: bool | None
+    """whether it is to have movable memory alone until it leaves; null as for zones"""
     zones: list[str] | None
     """who has a share there; null where nobody could be asked"""
 

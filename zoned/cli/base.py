@@ -51,18 +51,28 @@ def list_base(session: Session, output: Format, root: Root) -> None:
 
 @base.command()
 @click.argument("base", metavar="NODE|DAX")
+@click.option(
+    "--movable-only",
+    is_flag=True,
+    help="No memory for the kernel, so that all of it can always leave again.",
+)
 @no_wait_option
 @output_option
 @pass_session
-def add(session: Session, base: str, output: Format, *, no_wait: bool) -> None:
+def add(session: Session, base: str, output: Format, *, movable_only: bool, no_wait: bool) -> None:
     """Bring the memory of a node online, or make a device-dax region memory.
 
     One block in four, and at least the first, becomes memory that the kernel can use for itself;
     the rest is movable, so that it can leave again. Memory that was plugged in and that somebody
     else brought online for the kernel is made movable as far as it goes.
 
+    Memory that was in use by the kernel does not always leave. With --movable-only there is none
+    of it, until the base zone is removed. No program can run on such memory alone, so zones use it
+    together with another node: --nodes 3,4.
+
     \b
     zonectl base add 4
+    zonectl base add 4 --movable-only
     zonectl base add dax0.0
     """
     run_job(
@@ -72,6 +82,7 @@ def add(session: Session, base: str, output: Format, *, no_wait: bool) -> None:
         no_wait=no_wait,
         doing=f"looking at base zone {base}",
         base=base,
+        movable_only=movable_only or None,
     )
 
 
@@ -119,6 +130,7 @@ def _found(session: Session, root: Root) -> BaseListInfo:
         block_size=block_size(root),
         auto_online=read_auto_online(root),
         users=None,
+        movable_only=None,
     )
 
 
@@ -152,6 +164,12 @@ def _notes(found: BaseListInfo) -> list[str]:
     notes = []
     for nodes in sorted({tuple(each.part_of) for each in found.nodes if each.part_of}):
         notes.append(f"nodes {format_ids(nodes)} are parts of one physical node (numa=fake)")
+    movable_only = [each.node for each in found.nodes if each.movable_only]
+    if movable_only:
+        notes.append(
+            f"for movable memory alone: node {format_ids(movable_only)}"
+            " (zones use it together with a node that has other memory)"
+        )
     if found.auto_online is not None:
         notes.append(f"new memory blocks are by themselves: {found.auto_online}")
     return ["", *notes] if notes else []

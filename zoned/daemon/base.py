@@ -28,4 +28,5 @@ def list_base(machine: Machine) -> BaseListInfo:
         block_size=block_size(machine.root),
         auto_online=read_auto_online(machine.root),
         users=users,
+        movable_only=machine.ledger.touched.movable_only,
     )

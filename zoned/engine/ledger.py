@@ -50,6 +50,8 @@ class Touched:
     """group kept off nodes -> the nodes it was confined to before; empty for none"""
     hotplug: Hotplug | None = None
     """None where new memory is not ours to bring online"""
+    movable_only: frozenset[int] = frozenset()
+    """nodes that are to have movable memory alone, until they leave"""
 
 
 class Ledger:
@@ -153,6 +155,11 @@ class Ledger:
         if self._touched.hotplug != found:
             self._save(replace(self._touched, hotplug=found))
 
+    def movable_only_is(self, nodes: frozenset[int]) -> None:
+        """Record which nodes are to have movable memory alone."""
+        if self._touched.movable_only != nodes:
+            self._save(replace(self._touched, movable_only=nodes))
+
     def _save(self, touched: Touched) -> None:
         save_json(self._path, {"boot_id": self._boot_id, **_to_json(touched)})
         self._touched = touched
@@ -189,6 +196,7 @@ def _to_json(touched: Touched) -> dict[str, Any]:
         ],
         "fence": {group: format_ids(nodes) for group, nodes in touched.fence.items()},
         "hotplug": _hotplug_to_json(touched.hotplug),
+        "movable_only": format_ids(touched.movable_only),
     }
 
 
@@ -208,13 +216,14 @@ def _from_json(data: dict[str, Any]) -> Touched:
             for pid, start, zone, former, *nodes in data["members"]
         ),
         units={unit: parse_ids(nodes) for unit, nodes in data["units"].items()},
-        # Versions before 0.3 knew neither.
+        # Versions before 0.3 knew none of these.
         blocks={
             int(number): HeldBlock(number=int(number), owner=owner, former=former, home=home)
             for number, owner, former, home in data.get("blocks", ())
         },
         fence={group: parse_ids(nodes) for group, nodes in data.get("fence", {}).items()},
         hotplug=_hotplug_from_json(data.get("hotplug")),
+        movable_only=parse_ids(data.get("movable_only", "")),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zoned.engine.blocks.hands import Turn
+from zoned.engine.kernel_memory import counted_movable
 from zoned.engine.migration.costs import Costs
 from zoned.kernel.node import read_topology
 from zoned.model.policy import Policy
@@ -55,6 +56,12 @@ class Machine:
         """Return the processes in a zone; none where it has no group."""
         group = self.groups.group(zone)
         return group.pids if group else ()
+
+    def topology(self) -> Topology:
+        """Return the nodes, those that are on their way to movable memory alone as if they were
+        there.
+        """
+        return counted_movable(read_topology(self.root), self.ledger.touched.movable_only)
 
     def observe(self) -> Snapshot:
         """Return what the kernel shows now."""

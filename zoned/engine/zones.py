@@ -51,7 +51,7 @@ def admit(machine: Machine, spec: ZoneSpec, origin: Origin) -> Zone:
 
     Raises what placement raises; Unsupported where its backing cannot be had here.
     """
-    topology = read_topology(machine.root)
+    topology = machine.topology()
     others = [zone for zone in machine.store.zones.values() if zone.name != spec.name]
     capacity = capacities(
         topology, machine.policy.reserve, others, _for_blocks(machine, spec, topology)

@@ -64,7 +64,9 @@ class MovableOnly(BadInput):
     """None of the nodes has memory that the kernel can use for itself.
 
     A group confined to movable memory alone cannot even map memory (ENOMEM), so at least one node
-    of a zone must be listed in /sys/devices/system/node/has_normal_memory.
+    of a zone must be listed in /sys/devices/system/node/has_normal_memory, and must not be one that
+    `zonectl base add --movable-only` is emptying of such memory. `zonectl base add` is refused so
+    where a zone would be left on such nodes alone.
     """
 
     code = "movable-only"

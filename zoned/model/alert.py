@@ -110,7 +110,8 @@ _EXPLANATIONS = {
         "The message tells whether the kernel did it by itself (auto_online_blocks, or "
         "memhp_default_state= on its command line) or somebody else, mostly a udev rule for the "
         "subsystem `memory`. `zonectl base add NODE` takes the blocks offline that still can go, "
-        "and brings them back as movable; switch the rule off so that it does not come again."
+        "and brings them back as movable (say `--movable-only` where it was added so); switch the "
+        "rule off so that it does not come again."
     ),
     AlertCode.NO_KERNEL_MEMORY: (
         "None of the zone's nodes has memory left that the kernel can use for itself, so nothing "

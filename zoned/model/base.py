@@ -88,6 +88,11 @@ class BaseZone:
         return max(self.sources, key=lambda each: (self.sources[each], each.value))
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether the machine started with some of its memory, or may have done so."""
+        return BaseSource.BOOT in self.sources or BaseSource.UNKNOWN in self.sources
+
+    @property
     def removable(self) -> bool | None:
         """Whether its memory can leave the machine; None where that is not known."""
         if self.source is BaseSource.UNKNOWN:

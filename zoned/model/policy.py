@@ -82,6 +82,8 @@ class Policy:
     parked: Mapping[int, int] = field(default_factory=dict)
     """node -> bytes of memory blocks to be held offline there"""
     online: OnlineBy = OnlineBy.KERNEL
+    movable_only: bool = False
+    """whether memory that is plugged in comes as movable memory alone, if zoned brings it online"""
     sources: Mapping[str, str] = field(default_factory=dict)
     """zone name -> "file:line" where it is defined"""
     files: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ file says replaces what an earlier one said, key by key.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from zoned.errors import PolicyError
 from zoned.model.policy import MOVABLE_RATIO, OnlineBy, Policy, SystemReserve
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from zoned.model.policy import Percent
     from zoned.policy.document import Document
     from zoned.policy.schema import PolicyFile, SystemSection
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,7 @@ def build(sources: Sequence[Source], problems: list[Problem]) -> Policy:
         raise PolicyError(tuple(str(one) for one in sorted(problems, key=lambda one: one.order)))
     contents = [file.content for file in files if file.content is not None]
     systems = [content.system for content in contents if content.system is not None]
+    hotplug = [content.hotplug for content in contents if content.hotplug is not None]
     zones = [
         zone.spec(name) for content in contents for name, zone in (content.zones or {}).items()
     ]
@@ -79,7 +83,8 @@ def build(sources: Sequence[Source], problems: list[Problem]) -> Policy:
         reserve=_reserve(systems),
         movable_ratio=_last(content.movable_ratio for content in systems) or MOVABLE_RATIO,
         parked={node: size for content in systems for node, size in content.parked.items()},
-        online=_online(contents),
+        online=_last(section.online for section in hotplug) or OnlineBy.KERNEL,
+        movable_only=_last(section.movable_only for section in hotplug) or False,
         files=tuple(source.name for source in sources),
         sources=sources_of,
     )
@@ -157,13 +162,7 @@ def _reserve(systems: Iterable[SystemSection]) -> SystemReserve:
     return SystemReserve(default=default, nodes=nodes)
 
 
-def _online(contents: Iterable[PolicyFile]) -> OnlineBy:
-    sections = [content.hotplug for content in contents if content.hotplug is not None]
-    given = [section.online for section in sections if section.online is not None]
-    return given[-1] if given else OnlineBy.KERNEL
-
-
-def _last(values: Iterable[float | None]) -> float | None:
+def _last(values: Iterable[T | None]) -> T | None:
     """Return the last one given: what a later file says replaces what an earlier one did."""
     given = [value for value in values if value is not None]
     return given[-1] if given else None

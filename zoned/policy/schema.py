@@ -125,6 +125,13 @@ class HotplugSection(_Model):
         description="Who brings it online: kernel (as the machine is set up, the default), or "
         "zoned (first blocks for the kernel's own use, the rest movable).",
     )
+    movable_only: bool | None = Field(
+        default=None,
+        json_schema_extra=_no_default,
+        description="Whether zoned brings all of it online as movable memory, so that it can "
+        "always leave again; zones use it together with a node that has other memory. Default "
+        "false.",
+    )
 
 
 class ZoneSection(_Model):

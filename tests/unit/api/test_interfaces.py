@@ -161,6 +161,8 @@ MANY = {**HOW, "movers": 3}
         ),
         (Memory, "Migrate", JobKind.MIGRATE, {"target": "1", "zone": "db"}),
         (Memory, "Migrate", JobKind.MIGRATE, {"target": "1", "cgroup": "/x"}),
+        (Memory, "BaseAdd", JobKind.BASE_ADD, {"base": "4"}),
+        (Memory, "BaseAdd", JobKind.BASE_ADD, {"base": "dax0.0", "movable_only": True}),
         (Memory, "Survey", "move", {"name": "db", "nodes": "1"}),
         (Memory, "Survey", "migrate", {"target": "1", "source": "0", "shared": True, **MANY}),
         (Memory, "Survey", "attach", {"pid": 7, "unit": "x", "cgroup": "/x", "zone": "db"}),

@@ -35,6 +35,7 @@ ZONE = BaseZoneInfo(
     movable=3,
     offline=0,
     part_of=[],
+    movable_only=False,
     zones=["db", "web"],
 )
 LIST = BaseListInfo(
@@ -66,6 +67,17 @@ def test_list(fake: FakeDaemon, zonectl: Callable[..., Ran]) -> None:
     shown = json.loads(zonectl("base", "list", "--json").out)
     assert shown["nodes"][2]["zones"] == ["db", "web"]
     assert shown["dax"][0] == {"name": "dax0.0", "size": 4 * BLOCK, "node": 2, "mode": "devdax"}
+
+
+def test_list_tells_what_is_for_movable_memory_alone(
+    fake: FakeDaemon, zonectl: Callable[..., Ran]
+) -> None:
+    nodes = [replace(ZONE, node=node, movable_only=node > 2) for node in range(2, 5)]
+    fake.answers["Memory.BaseList"] = replace(LIST, nodes=nodes, auto_online=None, dax=[])
+    told = zonectl("base", "list").out.splitlines()[-1]
+    assert told.startswith("for movable memory alone: node 3-4 (zones use it together with")
+    shown = json.loads(zonectl("base", "list", "--json").out)
+    assert [each["movable_only"] for each in shown["nodes"]] == [False, True, True]
 
 
 def test_list_of_a_daemon(daemon: Daemon) -> None:
@@ -112,6 +124,7 @@ def test_list_without_a_daemon(
     assert [each["offline"] for each in found["nodes"]] == [0, 1]
     assert [each["part_of"] for each in found["nodes"]] == [[0, 1], [0, 1]]
     assert [each["zones"] for each in found["nodes"]] == [None, None]
+    assert [each["movable_only"] for each in found["nodes"]] == [None, None]
     assert found["dax"] == [{"name": "dax0.0", "size": BLOCK, "node": 1, "mode": "system-ram"}]
     assert found["auto_online"] == "online"
 
@@ -136,6 +149,7 @@ def test_list_for_one_whom_the_daemon_tells_nothing(
     [
         (["add", "4"], "BaseAdd", {"base": "4"}),
         (["add", "dax0.0"], "BaseAdd", {"base": "dax0.0"}),
+        (["add", "4", "--movable-only"], "BaseAdd", {"base": "4", "movable_only": True}),
         (["remove", "4"], "BaseRemove", {"base": "4"}),
         (["remove", "dax0.0", "--keep"], "BaseRemove", {"base": "dax0.0", "keep": True}),
     ],

@@ -156,12 +156,14 @@ def test_the_ledger_comes_back(tmp_path: Path) -> None:
     ledger.members_added([one, two])
     ledger.unit_confined("x.service", frozenset({1, 2}))
     ledger.unit_confined("y.service", frozenset())
+    ledger.movable_only_is(frozenset({4, 5}))
     assert Ledger(tmp_path, "boot").touched == ledger.touched
     assert ledger.touched == Touched(
         parent=True,
         groups=frozenset({"db", "web"}),
         members=(one, two),
         units={"x.service": frozenset({1, 2}), "y.service": frozenset()},
+        movable_only=frozenset({4, 5}),
     )
 
 
@@ -185,6 +187,7 @@ def test_what_is_said_already_is_not_written_again(tmp_path: Path) -> None:
     ledger.members_ended([])
     ledger.unit_confined("x.service", frozenset({3}))
     ledger.unit_lifted("nobody.service")
+    ledger.movable_only_is(frozenset())
     assert not (tmp_path / "ledger.json").exists()
     assert ledger.touched.units == {"x.service": frozenset()}
 
@@ -262,6 +265,7 @@ TOUCHED: dict[str, Any] = {
         {"units": {"x.service": "1-x"}},
         {"units": {"x.service": 5}},
         {"groups": [{}]},
+        {"movable_only": "4-x"},
     ],
 )
 def test_a_damaged_ledger_is_named(tmp_path: Path, change: dict[str, Any]) -> None:

@@ -33,17 +33,22 @@ def find_base_zone(machine: Machine, node: int) -> BaseZone:
 
 
 def bring_online(
-    machine: Machine, hands: Hands, node: int, only: frozenset[int] | None = None
+    machine: Machine,
+    hands: Hands,
+    node: int,
+    only: frozenset[int] | None = None,
+    movable: frozenset[int] = frozenset(),
 ) -> None:
     """Bring all blocks of a node online that nobody holds, and mend the mix of their kinds.
 
-    With `only` no other blocks are brought online.
+    With `only` no other blocks are brought online. Those in `movable` become movable memory,
+    however little is left to the kernel.
 
     May be begun again at any point. Raises UnknownNode, MachineError, Partial where blocks are not
     of the kind that they should be, and what a checkpoint raises.
     """
     with machine.turn.taken(hands), BlockSwitch(machine.root) as switch:
-        work = _Onlining(machine, hands, node, switch)
+        work = _Onlining(machine, hands, node, switch, movable)
         work.add(only)
         work.mend()
     _tell(machine, hands, node)
@@ -52,8 +57,16 @@ def bring_online(
 class _Onlining:
     """The blocks of one node on their way."""
 
-    def __init__(self, machine: Machine, hands: Hands, node: int, switch: BlockSwitch) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        hands: Hands,
+        node: int,
+        switch: BlockSwitch,
+        movable: frozenset[int],
+    ) -> None:
         self._machine, self._hands, self._node, self._switch = machine, hands, node, switch
+        self._movable = movable
 
     def add(self, only: frozenset[int] | None) -> None:
         """Bring online what is offline."""
@@ -62,7 +75,7 @@ class _Onlining:
         stay = self._held()
         if only is not None:
             stay |= sizes.keys() - only
-        steps = plan_online(zone, stay, self._machine.policy.movable_ratio)
+        steps = plan_online(zone, stay, self._machine.policy.movable_ratio, self._movable)
         self._hands.expect(sum(sizes[number] for number, _ in steps))
         for place, (number, word) in enumerate(steps):
             self._hands.checkpoint()
@@ -75,7 +88,8 @@ class _Onlining:
     def mend(self) -> None:
         """Have memory that the kernel got for itself come back as movable, as far as it goes."""
         zone = find_base_zone(self._machine, self._node)
-        wrong = too_much_kernel(zone, self._held(), self._machine.policy.movable_ratio)
+        ratio = self._machine.policy.movable_ratio
+        wrong = too_much_kernel(zone, self._held(), ratio, self._movable)
         left = []
         for place, block in enumerate(wrong):
             self._hands.checkpoint()

@@ -3,7 +3,8 @@
 
 The first blocks come online as memory that the kernel can use for itself, one in four (unless the
 policy says `movable_ratio`) and at least one: a cpuset of movable memory alone cannot map anything.
-The rest comes as movable memory, the only kind that can leave again. Source:
+The rest comes as movable memory, the only kind that can leave again. Blocks that are meant to be
+movable in any case are so, and count for nothing here. Source:
 Documentation/admin-guide/mm/memory-hotplug.rst ("ZONE_MOVABLE Sizing Considerations").
 """
 
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from zoned.errors import NodeInUse, NotRemovable
 from zoned.idset import format_ids
-from zoned.model.base import BaseSource
 from zoned.model.block import MOVABLE, PARKED, BlockWord
 from zoned.model.policy import MOVABLE_RATIO
 
@@ -33,7 +33,10 @@ def kernel_share(total: int, ratio: float = MOVABLE_RATIO) -> int:
 
 
 def plan_online(
-    zone: BaseZone, held: Collection[int] = (), ratio: float = MOVABLE_RATIO
+    zone: BaseZone,
+    held: Collection[int] = (),
+    ratio: float = MOVABLE_RATIO,
+    movable: Collection[int] = (),
 ) -> list[tuple[int, BlockWord]]:
     """Return what to write to the blocks that are offline, lowest address first.
 
@@ -41,11 +44,12 @@ def plan_online(
     that it should be is of the other.
     """
     new = [block for block in zone.offline if block.id not in held]
-    online = len(zone.online)
-    missing = kernel_share(online + len(new), ratio) - len(zone.kernel)
+    counted = sum(block.id not in movable for block in (*zone.online, *new))
+    missing = kernel_share(counted, ratio) - len(zone.kernel)
     steps = []
     for block in new:
-        word = BlockWord.KERNEL if missing > 0 else BlockWord.MOVABLE
+        wanted = missing > 0 and block.id not in movable
+        word = BlockWord.KERNEL if wanted else BlockWord.MOVABLE
         word = _possible(block, word)
         missing -= word is BlockWord.KERNEL
         steps.append((block.id, word))
@@ -53,17 +57,19 @@ def plan_online(
 
 
 def too_much_kernel(
-    zone: BaseZone, held: Collection[int] = (), ratio: float = MOVABLE_RATIO
+    zone: BaseZone,
+    held: Collection[int] = (),
+    ratio: float = MOVABLE_RATIO,
+    movable: Collection[int] = (),
 ) -> tuple[Block, ...]:
     """Return the blocks that are memory of the kernel's own and should be movable, last one first.
 
-    None of a zone with memory that the machine started with: there it is as it should be.
+    Where the machine started with some of the memory it is as it should be, but for `movable`.
     """
-    if BaseSource.BOOT in zone.sources or BaseSource.UNKNOWN in zone.sources:
-        return ()
-    share = kernel_share(len(zone.online), ratio)
-    surplus = zone.kernel[share:]
-    return tuple(block for block in reversed(surplus) if block.id not in held)
+    counted = [block for block in zone.kernel if block.id not in movable]
+    share = kernel_share(sum(block.id not in movable for block in zone.online), ratio)
+    right = {block.id for block in (counted if zone.is_fixed else counted[:share])}
+    return tuple(block for block in reversed(zone.kernel) if block.id not in right | {*held})
 
 
 def leaving_refused(

@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from zoned.engine.base.movable import forget_gone, meant_movable
 from zoned.engine.base.plan import too_much_kernel
 from zoned.errors import TryLater, ZonedError
 from zoned.idset import format_ids
@@ -21,7 +22,7 @@ from zoned.kernel.auto_online import read_auto_online, write_auto_online
 from zoned.kernel.base_zones import read_base_zones
 from zoned.kernel.memory_block import read_blocks
 from zoned.model.alert import Alert, AlertCode
-from zoned.model.base import BaseSource, Hotplug
+from zoned.model.base import Hotplug
 from zoned.model.block import BlockWord
 from zoned.model.job import JobKind
 from zoned.model.policy import OnlineBy
@@ -42,7 +43,6 @@ _PAUSE = 0.02
 
 _BY_KERNEL = "the kernel itself (auto_online_blocks said {word})"
 _BY_OTHERS = "a udev rule or another program"
-_FIXED = {BaseSource.BOOT, BaseSource.UNKNOWN}
 
 
 class HotplugKeeper:
@@ -65,6 +65,7 @@ class HotplugKeeper:
     def look(self) -> None:
         """Look at memory that has come or gone, and start a job for each node with new blocks."""
         try:
+            forget_gone(self._machine)
             if claim(self._machine):
                 for node, blocks in find_new(self._machine).items():
                     self._add(node, blocks)
@@ -151,14 +152,13 @@ def _leave_to_kernel(machine: Machine) -> None:
 def _fixed(machine: Machine) -> frozenset[int]:
     """Return the blocks that are there before zoned looks for new ones.
 
-    What was plugged in earlier and is online counts as new, so that it is judged.
+    What was plugged in earlier and made more than the kernel's part counts as new, so that it is
+    judged. That part itself is right, whatever the policy wants of memory that comes from now on.
     """
-    return frozenset(
-        block.id
-        for zone in read_base_zones(machine.root)
-        for block in zone.blocks
-        if _FIXED & zone.sources.keys() or block.state is not BlockState.ONLINE
-    )
+    held, ratio = machine.ledger.touched.blocks, machine.policy.movable_ratio
+    zones = read_base_zones(machine.root)
+    judged = {block.id for zone in zones for block in too_much_kernel(zone, held, ratio)}
+    return frozenset(block.id for zone in zones for block in zone.blocks) - judged
 
 
 def find_new(machine: Machine) -> dict[int, frozenset[int]]:
@@ -214,4 +214,5 @@ def _by(word: BlockWord) -> str:
 
 def _surplus(machine: Machine, zone: BaseZone) -> tuple[Block, ...]:
     held = machine.ledger.touched.blocks
-    return too_much_kernel(zone, held, machine.policy.movable_ratio)
+    movable = meant_movable(machine, zone)
+    return too_much_kernel(zone, held, machine.policy.movable_ratio, movable)

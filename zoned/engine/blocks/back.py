@@ -57,10 +57,18 @@ def _give_back(machine: Machine, hands: Hands, each: HeldBlock, switch: BlockSwi
         parked = replace(each, owner=PARKED, home=BASE)
         hands.change(lambda: ledger.blocks_taken([parked]))
         return
+    each = _meant(machine, each, block)
     if not _is_as_found(block, each.former):
         _offline(block, hands, switch)
         _online(machine, hands, each, switch)
     hands.change(lambda: ledger.blocks_returned([each.number]))
+
+
+def _meant(machine: Machine, each: HeldBlock, block: Block) -> HeldBlock:
+    """Return the entry of a block as its base zone wants it, which may no longer be as found."""
+    if each.former is not None and block.node in machine.ledger.touched.movable_only:
+        return replace(each, former=MOVABLE)
+    return each
 
 
 def _is_as_found(block: Block, former: str | None) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zoned.engine.base.bind import become_memory
+from zoned.engine.base.movable import claim, find_claim
 from zoned.engine.base.online import bring_online
 from zoned.engine.base.target import Target, find_target
 from zoned.engine.blocks.size import require_block_size
@@ -31,15 +32,18 @@ class BaseAdd:
     context: Context
 
     def prepare(self, parameters: Mapping[str, Any]) -> JobRequest:
-        """See Operation. Of a node with `blocks`, a list, no others are brought online.
+        """See Operation. Of a node with `blocks`, a list, no others are brought online; with
+        `movable_only` it gets no memory for the kernel.
 
-        Raises UsageError, UnknownNode, NoSuchDax, BadSize, Unsupported.
+        Raises UsageError, UnknownNode, NoSuchDax, BadSize, MovableOnly, Unsupported.
         """
-        target = find_target(self.context.machine, parameters["base"])
-        _refuse_too_small(self.context.machine.root, target)
+        machine, asked = self.context.machine, bool(parameters.get("movable_only"))
+        target = find_target(machine, parameters["base"])
+        _refuse_too_small(machine.root, target)
+        find_claim(machine, target, _listed(parameters), asked=asked)
         return JobRequest(
             kind=JobKind.BASE_ADD,
-            what=f"add base zone {target.name}",
+            what=f"add base zone {target.name}" + " of movable memory alone" * asked,
             zones=(target.key,),
             parameters=dict(parameters),
         )
@@ -47,7 +51,8 @@ class BaseAdd:
     def body(self, request: JobRequest) -> Body:
         """See Operation."""
         machine, name = self.context.machine, request.parameters["base"]
-        only = request.parameters.get("blocks")
+        asked = bool(request.parameters.get("movable_only"))
+        only = _listed(request.parameters)
 
         def run(control: JobControl) -> None:
             target = find_target(machine, name)
@@ -55,9 +60,18 @@ class BaseAdd:
                 if device.mode is not DaxMode.SYSTEM_RAM:
                     control.phase(f"making {device.name} memory of node {target.node}")
                     become_memory(machine, control, device)
-            bring_online(machine, control, target.node, parse_ids(only) if only else None)
+            there = find_target(machine, name)
+            found = control.change(lambda: claim(machine, there, only, asked=asked))
+            if found.note:
+                control.note(found.note)
+            bring_online(machine, control, target.node, only, found.blocks)
 
         return run
+
+
+def _listed(parameters: Mapping[str, Any]) -> frozenset[int] | None:
+    blocks = parameters.get("blocks")
+    return parse_ids(blocks) if blocks else None
 
 
 def _refuse_too_small(root: Root, target: Target) -> None:

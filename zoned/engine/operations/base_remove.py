@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zoned.engine.base.bind import become_device
+from zoned.engine.base.movable import forget_left
 from zoned.engine.base.offline import Leaving, refuse_without_refuge
 from zoned.engine.base.plan import leaving_refused, refuse_fixed
 from zoned.engine.base.target import Target, find_target
@@ -57,6 +58,7 @@ class BaseRemove:
                     work.bring_back(switch)
                     raise
                 work.settle()
+                control.change(lambda: forget_left(machine, target.node))
             if not target.dax:
                 control.note(
                     f"the memory of node {target.node} is offline and can be pulled;"

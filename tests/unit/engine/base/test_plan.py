@@ -104,6 +104,21 @@ def test_block_that_can_be_of_one_kind_only() -> None:
     assert steps == [(0, MOVABLE), (1, KERNEL), (2, MOVABLE), (3, KERNEL)]
 
 
+def test_what_is_meant_to_be_movable_counts_for_nothing() -> None:
+    every = range(8)
+    assert plan_online(base_zone("----"), movable=every) == [(n, MOVABLE) for n in range(4)]
+    assert plan_online(base_zone("KMMM----"), movable=every) == [(n, MOVABLE) for n in range(4, 8)]
+    rest = plan_online(base_zone("--------"), movable={0, 1, 2, 3})
+    assert [word for _, word in rest] == [MOVABLE] * 4 + [KERNEL] + [MOVABLE] * 3
+    assert [each.id for each in too_much_kernel(base_zone("KMKM"), movable=every)] == [2, 0]
+    assert [each.id for each in too_much_kernel(base_zone("KMKM"), movable={0})] == [0]
+    assert [each.id for each in too_much_kernel(base_zone("KK"), held={1}, movable=every)] == [0]
+    most = {2, 3, 4, 5, 6, 7}
+    assert [each.id for each in too_much_kernel(base_zone("KKMMMMMM"), movable=most)] == [1]
+    start = base_zone("KKKK", BaseSource.BOOT)
+    assert [each.id for each in too_much_kernel(start, movable={2})] == [2]
+
+
 def numbers(text: str, source: BaseSource = BaseSource.DIMM) -> list[int]:
     return [each.id for each in too_much_kernel(base_zone(text, source))]
 

@@ -40,14 +40,14 @@ class Scene:
     def __post_init__(self) -> None:
         self.restart()
 
-    def restart(self, online: OnlineBy = OnlineBy.ZONED) -> None:
+    def restart(self, online: OnlineBy = OnlineBy.ZONED, **more: Any) -> None:
         """Start the daemon anew with this policy."""
         self.machine: Machine = self.world.machine()
         self.keeper = HotplugKeeper(self.machine, self.start)
-        self.adopt(online)
+        self.adopt(online, **more)
 
-    def adopt(self, online: OnlineBy) -> None:
-        self.machine.policy = Policy(online=online)
+    def adopt(self, online: OnlineBy, **more: Any) -> None:
+        self.machine.policy = Policy(online=online, **more)
         self.keeper.claim()
 
     def start(self, kind: JobKind, parameters: Mapping[str, Any]) -> None:
@@ -184,6 +184,39 @@ def test_memory_that_came_before_the_policy(scene: Scene) -> None:
 def test_movable_memory_of_others_is_no_race(scene: Scene) -> None:
     scene.memory.add(1, 16, zone="Normal")
     scene.memory.add(1, 17, 18, zone="Movable")
+    scene.look()
+    assert not scene.races()
+
+
+def test_memory_of_the_kernel_where_none_was_to_be(scene: Scene) -> None:
+    scene.machine.ledger.movable_only_is(frozenset({1}))
+    scene.memory.add(1, 16, zone="Movable")
+    scene.look()
+    assert not scene.races()
+    scene.memory.add(1, 17, zone="Normal")
+    scene.look()
+    (told,) = scene.races()
+    assert told.startswith("node 1: memory blocks 17 were brought online")
+    scene.restart()
+    assert scene.races() == [told]
+
+
+def test_policy_that_wants_movable_memory_alone(scene: Scene) -> None:
+    scene.adopt(OnlineBy.ZONED, movable_only=True)
+    scene.memory.add(1, 16, zone="Normal")
+    scene.look()
+    (told,) = scene.races()
+    assert "memory blocks 16 were" in told
+    scene.memory.add(0, 4, zone="Normal")
+    scene.look()
+    assert scene.races() == [told]
+
+
+def test_part_of_the_kernel_from_before_that_policy_is_nobodys_fault(scene: Scene) -> None:
+    scene.adopt(OnlineBy.KERNEL)
+    scene.memory.add(1, 16, zone="Normal")
+    scene.memory.add(1, 17, 18, zone="Movable")
+    scene.adopt(OnlineBy.ZONED, movable_only=True)
     scene.look()
     assert not scene.races()
 

@@ -213,6 +213,18 @@ def test_parked_blocks_are_offline_and_the_first_to_be_taken(stage: Stage) -> No
     assert not stage.engine.machine.ledger.touched.blocks
 
 
+def test_nothing_becomes_the_kernels_on_a_node_for_movable_memory_alone(stage: Stage) -> None:
+    stage.create(2)
+    stage.run(JobKind.PARK, node=1, size=BLOCK)
+    stage.engine.machine.ledger.movable_only_is(frozenset({1}))
+    stage.memory.done.clear()
+    stage.run(JobKind.DESTROY, name="db")
+    stage.run(JobKind.UNPARK, node=1)
+    assert stage.memory.done == ["13 online_movable"]
+    assert stage.kinds == NORMAL | dict.fromkeys((13, 14, 15), "Movable")
+    assert not stage.engine.machine.ledger.touched.blocks
+
+
 @pytest.mark.parametrize("keep", [False, True])
 def test_what_was_parked_before_a_failure_is_kept_or_returned(stage: Stage, *, keep: bool) -> None:
     for number in range(8, 14):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A machine that base zones come to and go from: blocks of a node, and regions of a dax bus."""
+"""A machine of files to which memory comes, and from which it goes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.unit.fake_memory import BLOCK, FakeMemory, whole_writes
+from tests.unit.fake_sys import NODES as NODE_FILES
 from tests.unit.fake_sys import write
 from tests.unit.fakes import GIB, World, control_of, make_world, started
+from zoned.daemon.base import list_base
 from zoned.engine.base import bind, offline, online, target
 from zoned.engine.operations import base_remove
+from zoned.idset import format_ids
 from zoned.kernel import dax
+from zoned.kernel.base_zones import read_base_zones
 from zoned.model.base import DaxDevice, DaxMode
 from zoned.model.job import JobKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import pytest
@@ -37,7 +42,7 @@ NODES = {0: 4 * GIB, 2: 4 * BLOCK}
 
 @dataclass
 class Scene:
-    """Node 0 with the machine's own memory, and node 2 for what is plugged in."""
+    """Node 0 with the machine's own memory, node 2 for what is plugged in, and what is done."""
 
     world: World
     memory: FakeMemory
@@ -45,6 +50,7 @@ class Scene:
     control: JobControl = field(default_factory=control_of)
     mode: DaxMode = DaxMode.DEVDAX
     refuse: Exception | None = None
+    on_bind: Callable[[], None] = lambda: None
 
     def run(self, kind: JobKind, base: str, **more: Any) -> JobRequest:
         request, body = self.engine.prepare(kind, {"base": base, **more})
@@ -58,6 +64,16 @@ class Scene:
     def held(self) -> list[int]:
         return list(self.engine.machine.ledger.touched.blocks)
 
+    def restart(self) -> None:
+        """Start the daemon anew, with the policy that it had."""
+        policy = self.engine.machine.policy
+        self.engine = started(self.world, policy)
+
+    def tell_kernel_memory(self) -> None:
+        """Have the kernel list the nodes with memory that it can use for itself."""
+        found = {each.node for each in read_base_zones(self.engine.machine.root) if each.kernel}
+        write(self.world.folder, {f"{NODE_FILES}/has_normal_memory": format_ids(found)})
+
     # The dax bus
 
     def read_dax(self, _: Root) -> tuple[DaxDevice, ...]:
@@ -69,6 +85,7 @@ class Scene:
         )
 
     def bind(self, _: Root, device: DaxDevice) -> None:
+        self.on_bind()
         if self.refuse:
             raise self.refuse
         assert self.memory.auto_online() == "offline"
@@ -88,15 +105,33 @@ def set_free(world: World, node: int, size: int) -> None:
     write(world.folder, {f"sys/devices/system/node/node{node}/meminfo": text})
 
 
-def make_scene(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """Return the scene, with the machine's own memory and nothing plugged in."""
+def add(scene: Scene, base: str = "2", **more: Any) -> str:
+    """Add a base zone of movable memory alone; return what the job is called."""
+    request = scene.run(ADD, base, movable_only=True, **more)
+    scene.tell_kernel_memory()
+    return request.what
+
+
+def marked(scene: Scene) -> set[int]:
+    """Return the nodes that are for movable memory alone, as users are told."""
+    return {each.node for each in list_base(scene.engine.machine).nodes if each.movable_only}
+
+
+def kinds(scene: Scene) -> str:
+    """Return the kinds of the blocks of node 2."""
+    letters = {"Normal": "K", "Movable": "M", "-": "-"}
+    return "".join(letters[kind] for number, kind in scene.memory.kinds().items() if number > 1)
+
+
+def make_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Return the machine with a daemon that was started on it."""
     whole_writes(monkeypatch)
-    world, memory = make_world(folder, NODES), FakeMemory(folder)
+    world, memory = make_world(tmp_path, NODES), FakeMemory(tmp_path)
     memory.tell(IOMEM, PLUGGABLE)
     for node, size in NODES.items():
         set_free(world, node, size - (100 << 20))
     memory.add(0, 0, 1, zone="Normal")
-    write(folder, {"proc/sys/vm/drop_caches": "0"})
+    write(tmp_path, {"proc/sys/vm/drop_caches": "0"})
     found = Scene(world, memory, started(world))
     for module in (online, base_remove):
         monkeypatch.setattr(module, "BlockSwitch", memory.switch)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.engine.operations.base_scene import make_scene
+from tests.unit.engine.operations.base_scene import add, make_scene
 from tests.unit.engine.operations.stage import Stage
 from tests.unit.fakes import World, make_world, started
 from zoned.engine.migration import whole
@@ -68,4 +68,20 @@ def stage(world: World, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Node 0 has the machine's own memory, and node 2 is for what is plugged in."""
     return make_scene(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def plugged(scene: Scene) -> Scene:
+    """Have four new blocks on node 2, all of them offline."""
+    scene.memory.add(2, 16, 17, 18, 19)
+    scene.tell_kernel_memory()
+    return scene
+
+
+@pytest.fixture
+def movable(plugged: Scene) -> Scene:
+    """Have a base zone of movable memory alone on node 2."""
+    add(plugged)
+    return plugged

@@ -13,7 +13,7 @@ from tests.lab.harness.guest import Guest
 from tests.lab.harness.install import install_zoned
 from tests.lab.harness.topology import FOUR_NODES, Topology
 from tests.lab.harness.wait import wait_until
-from tests.lab.programs import anonymous_by_node, start_hog
+from tests.lab.programs import anonymous_by_node, pids, start_hog
 from tests.lab.test_zones import ask, refused
 
 MIB = 1 << 20
@@ -23,6 +23,7 @@ POLICY = "/etc/zoned/zones.d/50-hotplug.yaml"
 BLOCK = 128
 _AS_DEVDAX = ("-f", "-e", "namespace0.0", "-m", "devdax", "-M", "mem")
 _FIRST_NORMAL = ["Normal", "Movable", "Movable", "Movable"]
+_ALL_MOVABLE = ["Movable"] * 4
 _CRASH = "systemctl kill -s KILL zoned && systemctl reset-failed zoned; systemctl start zoned"
 
 
@@ -164,6 +165,55 @@ def test_memory_of_the_start_stays(zoned_guest: Guest) -> None:
     assert "[usage]" in refused(zoned_guest, "base", "remove", "everything", status=2)
 
 
+def test_movable_memory_alone_always_leaves(plain: Guest) -> None:
+    """Not even a program that still runs keeps it: what the kernel needs for it is elsewhere."""
+    guest = plain
+    guest.write(AUTO, "offline")
+    guest.plug_dimm("movable", node=4, size=4 * BLOCK)
+    wait_until(lambda: kinds(guest, 4) == ["-"] * 4, "4 blocks of node 4")
+    follow(guest, "base", "add", "4", "--movable-only")
+    assert kinds(guest, 4) == _ALL_MOVABLE
+    assert "4" not in guest.read(f"{NODES}/has_normal_memory").strip()
+    guest.check(["systemctl", "restart", "zoned"])
+    assert not fresh_codes(guest)
+    assert kinds(guest, 4) == _ALL_MOVABLE
+    assert base_zone(guest, 4)["movable_only"] is True
+    assert "[usage]" in refused(guest, "base", "add", "4", status=2)
+
+    words = ["create", "alone", "--size", "128MiB", "--nodes", "4"]
+    assert "[movable-only]" in refused(guest, *words)
+    guest.check(["zonectl", "create", "both", "--size", "256MiB", "--nodes", "3,4"])
+    hog = start_hog(guest, 150, ["zonectl", "run", "both", "--", "numactl", "--membind=4"])
+    assert set(anonymous_by_node(guest, hog.pid)) == {4}
+    assert "in use by zone both" in refused(guest, "base", "remove", "4")
+    # Pages of libraries that others use as well may stay behind.
+    assert guest.run(["zonectl", "move", "both", "--nodes", "3"]).returncode in {0, PARTIAL}
+    assert hog.pid in pids(guest)
+    assert set(anonymous_by_node(guest, hog.pid)) == {3}
+    follow(guest, "base", "remove", "4")
+    assert kinds(guest, 4) == ["-"] * 4
+    assert base_zone(guest, 4)["movable_only"] is False
+    pull(guest, "movable", 4)
+    assert hog.pid in pids(guest)
+    guest.check(["zonectl", "destroy", "both", "--kill"])
+    assert not fresh_codes(guest)
+
+
+def test_policy_of_movable_memory_alone(ours: Guest) -> None:
+    guest = ours
+    guest.write(POLICY, "hotplug:\n  online: zoned\n  movable_only: true\n")
+    guest.check(["zonectl", "reload"])
+    guest.plug_dimm("policy", node=4, size=2 * BLOCK)
+    wait_online(guest, 4, 2)
+    assert kinds(guest, 4) == ["Movable"] * 2
+    assert base_zone(guest, 4)["movable_only"] is True
+    assert not fresh_codes(guest)
+    follow(guest, "base", "remove", "4")
+    pull(guest, "policy", 4)
+    guest.check(["rm", POLICY])
+    guest.check(["zonectl", "reload"])
+
+
 def test_kernel_that_is_first_is_found_out(
     own_guest: Callable[[Topology], Guest], release: str
 ) -> None:
@@ -211,6 +261,7 @@ def test_dimm_to_zone(ours: Guest) -> None:
         "movable": 3,
         "offline": 0,
         "part_of": [],
+        "movable_only": False,
         "zones": [],
     }
     assert "4" in guest.read(f"{NODES}/has_normal_memory").strip().split("-")[-1]

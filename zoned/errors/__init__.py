@@ -18,6 +18,10 @@ ZonedError
 │   ├── MessageTooLarge     a request on the socket has too many bytes
 │   ├── NoSuchProcess  KernelThread  NoSuchUnit  NoSuchCgroup  NotAMember
 │   ├── NoSuchJob  JobOver
+│   ├── UnknownDevice       there is no such device
+│   ├── DmaContradiction    the policy says two things of one device
+│   ├── LimitUnknown        nobody knows how far a device can reach
+│   ├── LimitTooLow  TooLittleBelow     a device's limit leaves too little memory, or none
 │   └── PolicyError     one or more mistakes in policy files, all of them together
 ├── MachineError        the machine refuses or lacks something                      exit 1
 │   ├── KernelRefused   a write to a kernel file failed
@@ -51,11 +55,14 @@ from zoned.errors.asked import (
     BadName,
     BadSize,
     BelowUse,
+    DmaContradiction,
     FenceImpossible,
     HasMembers,
     InPolicy,
     JobOver,
     KernelThread,
+    LimitTooLow,
+    LimitUnknown,
     MessageTooLarge,
     MovableOnly,
     NameTaken,
@@ -74,7 +81,9 @@ from zoned.errors.asked import (
     NotRemovable,
     PolicyError,
     TooFewBlocks,
+    TooLittleBelow,
     UnitInZone,
+    UnknownDevice,
     UnknownNode,
     UsageError,
 )
@@ -116,6 +125,7 @@ __all__ = (
     "BlockTimeout",
     "Bug",
     "Denied",
+    "DmaContradiction",
     "FenceImpossible",
     "HasMembers",
     "InPolicy",
@@ -124,6 +134,8 @@ __all__ = (
     "JobOver",
     "KernelRefused",
     "KernelThread",
+    "LimitTooLow",
+    "LimitUnknown",
     "MachineError",
     "MessageTooLarge",
     "MovableOnly",
@@ -148,8 +160,10 @@ __all__ = (
     "ServiceManager",
     "StateDamaged",
     "TooFewBlocks",
+    "TooLittleBelow",
     "TryLater",
     "UnitInZone",
+    "UnknownDevice",
     "UnknownNode",
     "Unsupported",
     "UsageError",

@@ -244,6 +244,44 @@ class JobOver(BadInput):
     code = "job-over"
 
 
+class UnknownDevice(BadInput):
+    """There is no such device, or it has gone. `zonectl dma list` shows which there are."""
+
+    code = "unknown-device"
+
+
+class DmaContradiction(BadInput):
+    """The policy says two things of one device, and neither names the device more closely.
+
+    The message names both places. A quirk or reservation with `path` counts before one with
+    `subsystem`, that before one with `id`, then `modalias`, `driver` and `class`.
+    """
+
+    code = "dma-contradiction"
+
+
+class LimitUnknown(BadInput):
+    """Nobody knows how far the device can reach, so no memory can be reserved for it.
+
+    The kernel's masks say something only while a driver has the device. A quirk in the policy, or
+    `limit` in the reservation, tells it beforehand.
+    """
+
+    code = "limit-unknown"
+
+
+class LimitTooLow(BadInput):
+    """The limit of a device lies below the lowest memory of this machine."""
+
+    code = "limit-too-low"
+
+
+class TooLittleBelow(BadInput):
+    """More memory is wanted below a device's limit than lies there at all."""
+
+    code = "too-little-below"
+
+
 class PolicyError(BadInput):
     """Policy files have mistakes. All of them are listed, each with file, line and field."""
 

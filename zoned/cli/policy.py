@@ -45,8 +45,18 @@ def check(files: tuple[str, ...], output: Format) -> None:
     found += [_named(name, problems) for name in files if not _is_folder(Path(name))]
     policy = build([source for source in found if source is not None], problems)
     zones = [{"name": name, "source": source} for name, source in policy.sources.items()]
-    data = {"files": list(policy.files), "zones": zones}
-    emit(output, data, notes=[f"ok: {counted(len(policy.zones), 'zone')}"])
+    wishes = [{"name": wish.name, "source": wish.place} for wish in policy.dma.wishes]
+    quirks = len(policy.dma.quirks)
+    data = {
+        "files": list(policy.files),
+        "zones": zones,
+        "reservations": wishes,
+        "quirks": quirks,
+    }
+    counts = [counted(len(zones), "zone")]
+    counts += [counted(len(wishes), "reservation")] if wishes else []
+    counts += [counted(quirks, "quirk")] if quirks else []
+    emit(output, data, notes=[f"ok: {', '.join(counts)}"])
 
 
 @click.command()

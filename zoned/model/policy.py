@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the administrator's files want: zones, and what zones may never claim of each node."""
+"""What the administrator's files want: zones, what zones may never claim of each node, and memory
+for devices.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from zoned.model.dma.wish import DmaPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,6 +88,8 @@ class Policy:
     online: OnlineBy = OnlineBy.KERNEL
     movable_only: bool = False
     """whether memory that is plugged in comes as movable memory alone, if zoned brings it online"""
+    dma: DmaPolicy = field(default_factory=DmaPolicy)
+    """devices that cannot reach all memory, and what is wanted for them"""
     sources: Mapping[str, str] = field(default_factory=dict)
     """zone name -> "file:line" where it is defined"""
     files: tuple[str, ...] = ()

@@ -1,44 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """All policy files that are in force, taken together as one policy.
 
-Files are read in the order of their names. Zones add up; of the system reserve, what a later
-file says replaces what an earlier one said, key by key.
+Files are read in the order of their names. Zones add up, and so does what is said of devices; of
+the system reserve, what a later file says replaces what an earlier one said, key by key.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from zoned.errors import PolicyError
 from zoned.model.policy import MOVABLE_RATIO, OnlineBy, Policy, SystemReserve
 from zoned.policy.files import DIRECTORIES, Source, decode, in_force, read
-from zoned.policy.problem import Problem, field_name, shown
+from zoned.policy.load_dma import dma_policy
+from zoned.policy.parsed import ParsedFile
+from zoned.policy.problem import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from zoned.model.policy import Percent
-    from zoned.policy.document import Document
-    from zoned.policy.schema import PolicyFile, SystemSection
-
+    from zoned.policy.problem import Problem
+    from zoned.policy.schema import SystemSection
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
-    """A file that is YAML; without content where it says nothing or breaks the grammar."""
-
-    document: Document
-    content: PolicyFile | None
-
-    def zones(self) -> dict[str, object]:
-        """Return the zones as they are written, right or wrong."""
-        data = self.document.data
-        zones = data.get("zones") if isinstance(data, dict) else None
-        return dict(zones) if isinstance(zones, dict) else {}
 
 
 def load(directories: Iterable[Path] = DIRECTORIES) -> Policy:
@@ -70,6 +56,7 @@ def build(sources: Sequence[Source], problems: list[Problem]) -> Policy:
     files = [file for source in sources if (file := _parse(source, problems)) is not None]
     sources_of = _sources(files, problems)
     depths = _depths(files, problems)
+    dma = dma_policy(files, problems)
     if problems:
         raise PolicyError(tuple(str(one) for one in sorted(problems, key=lambda one: one.order)))
     contents = [file.content for file in files if file.content is not None]
@@ -85,12 +72,13 @@ def build(sources: Sequence[Source], problems: list[Problem]) -> Policy:
         parked={node: size for content in systems for node, size in content.parked.items()},
         online=_last(section.online for section in hotplug) or OnlineBy.KERNEL,
         movable_only=_last(section.movable_only for section in hotplug) or False,
+        dma=dma,
         files=tuple(source.name for source in sources),
         sources=sources_of,
     )
 
 
-def _parse(source: Source, problems: list[Problem]) -> _File | None:
+def _parse(source: Source, problems: list[Problem]) -> ParsedFile | None:
     # These bring yaml and pydantic in, which is slow, and without text there is no need for them.
     from zoned.policy.document import parse
 
@@ -98,30 +86,31 @@ def _parse(source: Source, problems: list[Problem]) -> _File | None:
     if document is None:
         return None
     if document.data is None:
-        return _File(document=document, content=None)
+        return ParsedFile(document=document, content=None)
     from zoned.policy.schema import validate
 
-    return _File(document=document, content=validate(document, problems))
+    return ParsedFile(document=document, content=validate(document, problems))
 
 
-def _sources(files: Iterable[_File], problems: list[Problem]) -> dict[str, str]:
+def _sources(files: Iterable[ParsedFile], problems: list[Problem]) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in files:
-        for name in file.zones():
+        for name in file.named("zones"):
             path = ("zones", name)
-            place = file.document.place(path)
             if name in found:
                 message = f"is defined already in {found[name]}"
-                problems.append(_problem(file, path, message, "rename or remove one of them"))
+                problems.append(file.problem(path, message, "rename or remove one of them"))
             else:
-                found[name] = f"{file.document.name}:{place.line}"
+                found[name] = file.where(path)
     return found
 
 
-def _depths(files: Sequence[_File], problems: list[Problem]) -> dict[str, int]:
+def _depths(files: Sequence[ParsedFile], problems: list[Problem]) -> dict[str, int]:
     """Return how many zones must be placed before each, since it is to be near them."""
-    owner = {name: file for file in files for name in file.zones()}
-    target = {name: _near_zone(zone) for file in files for name, zone in file.zones().items()}
+    owner = {name: file for file in files for name in file.named("zones")}
+    target = {
+        name: _near_zone(zone) for file in files for name, zone in file.named("zones").items()
+    }
     depths: dict[str, int] = {}
     for name in target:
         chain: dict[str, None] = {}
@@ -131,7 +120,7 @@ def _depths(files: Sequence[_File], problems: list[Problem]) -> dict[str, int]:
             at = target[at]
         if at in chain:
             message = f"goes round in a circle by way of {shown(target[at])}"
-            problems.append(_problem(owner[at], ("zones", at, "near"), message))
+            problems.append(owner[at].problem(("zones", at, "near"), message))
         for link in reversed(chain):
             depths[link] = depths.get(target[link] or "", 0) + 1
     return depths
@@ -140,16 +129,6 @@ def _depths(files: Sequence[_File], problems: list[Problem]) -> dict[str, int]:
 def _near_zone(zone: object) -> str | None:
     near = zone.get("near") if isinstance(zone, dict) else None
     return near[5:] if isinstance(near, str) and near.startswith("zone:") else None
-
-
-def _problem(file: _File, path: tuple[str, ...], message: str, hint: str = "") -> Problem:
-    return Problem(
-        file=file.document.name,
-        place=file.document.place(path),
-        field=field_name(path),
-        message=message,
-        hint=hint,
-    )
 
 
 def _reserve(systems: Iterable[SystemSection]) -> SystemReserve:

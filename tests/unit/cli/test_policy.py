@@ -18,6 +18,13 @@ from zoned.policy import files
 if TYPE_CHECKING:
     from pathlib import Path
 
+DEVICES = """dma:
+  quirks:
+    - {match: {id: 1028:0001}, limit: 31}
+    - {match: {id: 1028:0002}, limit: 31}
+  reservations:
+    scsi: {match: {driver: aacraid}, size: 1GiB}
+"""
 GOOD = "zones:\n  db: {size: 1GiB}\n"
 
 
@@ -55,12 +62,26 @@ def test_json(tmp_path: Path) -> None:
     assert json.loads(run("--json", str(path))) == {
         "files": [str(path)],
         "zones": [{"name": "db", "source": f"{path}:2"}],
+        "reservations": [],
+        "quirks": 0,
+    }
+
+
+def test_devices(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(DEVICES)
+    assert run(str(path)) == "ok: 0 zones, 1 reservation, 2 quirks\n"
+    assert json.loads(run("--json", str(path))) == {
+        "files": [str(path)],
+        "zones": [],
+        "reservations": [{"name": "scsi", "source": f"{path}:6"}],
+        "quirks": 2,
     }
 
 
 def test_stdin() -> None:
     assert run("-", text=GOOD) == "ok: 1 zone\n"
-    known = "(known are system, hotplug, zones)"
+    known = "(known are system, hotplug, zones, dma)"
     assert problems("-", text="a: 1") == [f"<stdin>:1: a: is no known key {known}"]
     assert problems("-", text=b"\xff") == ["<stdin>:1: byte 1: the text is not UTF-8"]
 
@@ -115,7 +136,7 @@ def test_without_argument_what_is_in_force(tmp_path: Path, monkeypatch: pytest.M
 
 def test_schema() -> None:
     result = CliRunner().invoke(schema, catch_exceptions=False)
-    assert json.loads(result.output)["properties"].keys() == {"system", "hotplug", "zones"}
+    assert json.loads(result.output)["properties"].keys() == {"system", "hotplug", "zones", "dma"}
 
 
 def test_importing_the_commands_is_cheap() -> None:

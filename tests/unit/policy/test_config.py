@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from zoned.model.dma.device import Bus, Device
+from zoned.model.dma.limit import device_limit
 from zoned.model.policy import SystemReserve
 from zoned.policy.load import load, load_text
 from zoned.policy.schema import (
@@ -18,8 +20,19 @@ from zoned.policy.schema import (
     ZoneSection,
     json_schema,
 )
+from zoned.policy.schema_dma import DmaSection, MatchSection, QuirkSection, ReservationSection
 
 CONFIG = Path(__file__).parents[3] / "config"
+SECTIONS = (
+    PolicyFile,
+    SystemSection,
+    HotplugSection,
+    ZoneSection,
+    DmaSection,
+    MatchSection,
+    QuirkSection,
+    ReservationSection,
+)
 EXAMPLES = sorted((CONFIG / "examples").glob("*.yaml"))
 
 
@@ -27,6 +40,41 @@ def test_default_policy_fits_any_machine() -> None:
     policy = load([CONFIG])
     assert policy.zones == ()
     assert policy.reserve == SystemReserve()
+    assert policy.dma.wishes == ()
+
+
+def test_every_quirk_that_is_shipped_has_a_source() -> None:
+    quirks = load([CONFIG]).dma.quirks
+    assert quirks
+    assert all(quirk.reason and "20-dma-quirks.yaml:" in quirk.place for quirk in quirks)
+
+
+@pytest.mark.parametrize(
+    ("id", "subsystem", "bits"),
+    [
+        ("1028:000a", "1028:0106", 31),
+        ("9005:0285", "9005:0286", 31),
+        ("9005:0285", "17aa:0287", 31),
+        ("9005:0285", "9005:0288", 32),
+        ("9005:0286", "9005:028c", None),
+        ("1234:11e8", "1af4:1100", 28),
+        ("14e4:4401", "1028:8127", 30),
+    ],
+)
+def test_how_far_known_devices_reach(id: str, subsystem: str, bits: int | None) -> None:  # noqa: A002
+    (vendor, device), (maker, board) = (
+        [int(part, 16) for part in pair.split(":")] for pair in (id, subsystem)
+    )
+    seen = Device(
+        bus=Bus.PCI,
+        address="0000:00:01.0",
+        vendor=vendor,
+        device=device,
+        subsystem_vendor=maker,
+        subsystem_device=board,
+        class_code=0x010400,
+    )
+    assert device_limit(seen, load([CONFIG]).dma.quirks).bits == bits
 
 
 def test_default_policy_with_everything_uncommented() -> None:
@@ -40,19 +88,20 @@ def test_default_policy_with_everything_uncommented() -> None:
 
 
 def test_there_are_examples() -> None:
-    assert [path.stem for path in EXAMPLES] == ["database", "hpc", "vm"]
+    assert [path.stem for path in EXAMPLES] == ["database", "dma", "hpc", "vm"]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path: Path) -> None:
-    assert load_text(path.read_text(), path.name).zones
+    policy = load_text(path.read_text(), path.name)
+    assert policy.zones or policy.dma.wishes
 
 
 def test_examples_show_every_key() -> None:
     text = "".join(path.read_text() for path in EXAMPLES)
-    for section in (PolicyFile, SystemSection, HotplugSection, ZoneSection):
-        for key in section.model_fields:
-            assert re.search(rf"^ *{key}:", text, re.MULTILINE), key
+    for section in SECTIONS:
+        for key in section.key_names():
+            assert re.search(rf"^[ {{-]*{key}:|[{{,] *{key}:", text, re.MULTILINE), key
 
 
 def test_schema_is_fresh() -> None:
@@ -62,7 +111,7 @@ def test_schema_is_fresh() -> None:
 def test_schema_describes_every_key() -> None:
     schema = json.loads(json_schema())
     sections = [schema, *(one for one in schema["$defs"].values() if "properties" in one)]
-    assert len(sections) == 4
+    assert len(sections) == len(SECTIONS)
     for section in sections:
         assert section["additionalProperties"] is False
         assert all(key["description"] for key in section["properties"].values())

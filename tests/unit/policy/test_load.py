@@ -106,7 +106,7 @@ def test_shared_settings_by_alias() -> None:
             "f:2: system: a list is not a mapping (write KEY: VALUE, indented below it)",
         ),
         ("zone: {}", "f:1: zone: is no known key (did you mean zones?)"),
-        ("colour: red", "f:1: colour: is no known key (known are system, hotplug, zones)"),
+        ("colour: red", "f:1: colour: is no known key (known are system, hotplug, zones, dma)"),
         (
             "system:\n  reserved: 5%",
             "f:2: system.reserved: is no known key (did you mean reserve?)",

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One look at everything that memory for a device could come from."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from zoned.kernel.block_outlook import outlooks
+from zoned.kernel.boot import cma_end, is_x86, read_initrd
+from zoned.kernel.dax import read_dax
+from zoned.kernel.iomem import read_iomem
+from zoned.kernel.kernel_zones import read_kernel_zones, read_ratio
+from zoned.kernel.memory_block import block_size, numbered, read_blocks
+from zoned.model.dma.offer import Offer, Span
+
+if TYPE_CHECKING:
+    from zoned.kernel.iomem import Resource
+    from zoned.kernel.root import Root
+
+_LOW_END = 1 << 32
+_RAM = "System RAM"
+_HUGE = re.compile(r"hugepages-(\d+)kB")
+
+
+def read_offer(root: Root) -> Offer:
+    """Return what the machine has. To all but root much of it is unknown.
+
+    Looks at every page of the memory blocks below 4 GiB. Raises MachineError for a file that cannot
+    be read.
+    """
+    resources = read_iomem(root)
+    return Offer(
+        ram=None if resources is None else _ram(resources),
+        claimed=_claimed(root, resources or ()),
+        x86=is_x86(root),
+        regions=read_dax(root),
+        zones=read_kernel_zones(root),
+        ratio=read_ratio(root),
+        cma_end=cma_end(root),
+        block_size=block_size(root),
+        low_blocks=tuple(outlooks(root, (b for b in read_blocks(root) if b.start < _LOW_END))),
+        huge_sizes=_huge_sizes(root),
+    )
+
+
+def _ram(resources: tuple[Resource, ...]) -> tuple[Span, ...]:
+    """Return system memory that was there at boot: drivers name what they add themselves."""
+    return tuple(
+        Span(each.start, each.end - each.start + 1)
+        for each in resources
+        if each.name == _RAM and not each.above
+    )
+
+
+def _claimed(root: Root, resources: tuple[Resource, ...]) -> tuple[Span, ...]:
+    """Return what in that memory has a name: the kernel's own text and data, the crash kernel."""
+    initrd = read_initrd(root)
+    inside = [
+        Span(each.start, each.end - each.start + 1)
+        for each in resources
+        if each.above[:1] == (_RAM,)
+    ]
+    return (*inside, *((initrd,) if initrd else ()))
+
+
+def _huge_sizes(root: Root) -> tuple[int, ...]:
+    found = numbered(root.sys / "kernel/mm/hugepages", _HUGE)
+    return tuple(sorted(kib * 1024 for kib in found))

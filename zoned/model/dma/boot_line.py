@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words for the kernel's command line that set low memory aside at the next boot.
+
+Sources: Documentation/admin-guide/kernel-parameters.txt (`memmap=nn[KMG]!ss[KMG]`, on x86: the
+range becomes persistent memory, which ndctl-create-namespace(1) makes a device-dax region of).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoned.model.dma.limit import bits_mask, mask_text
+from zoned.model.dma.offer import Span, without
+from zoned.units import format_size
+
+if TYPE_CHECKING:
+    from zoned.model.dma.offer import Offer
+
+ALIGNED = 16 << 20
+"""What namespaces of persistent memory are aligned to; their label takes part of the first such
+piece, so that a region is that much larger than what can be used of it."""
+FIRST = 16 << 20
+"""Below this the kernel has its zone DMA, and on many machines lies itself right behind it."""
+KEPT = 256 << 20
+"""What is left of the memory below 4 GiB: for bounce buffers and other devices, and to boot."""
+_LOW = bits_mask(32)
+
+AFTERWARDS = "ndctl create-namespace -f -e namespace0.0 -m devdax -M mem"
+"""What makes a device-dax region of it, once; the number is that of the namespace."""
+
+
+def boot_span(mask: int, size: int, offer: Offer) -> Span | str:
+    """Return what to set aside so that `size` bytes lie where a device reaches, or why nothing can
+    be. Needs `offer.ram`.
+
+    The highest place that fits, as boot loaders and kernels lay themselves low; clear of what they
+    have now, and of what is pending for others.
+    """
+    if offer.x86 is False:
+        return "only kernels for x86 take memmap= on their command line"
+    ram = offer.ram or ()
+    free = without(ram, (*offer.claimed, *offer.pending))
+    wanted = -(-size // ALIGNED) * ALIGNED + ALIGNED
+    places = [base for span in free if (base := _highest(span, mask, wanted)) is not None]
+    if not places:
+        return (
+            f"no {format_size(wanted)} in one piece lie between {format_size(FIRST)} and"
+            f" {mask_text(mask)} that neither kernel nor boot loader use"
+        )
+    found = Span(max(places), wanted)
+    low = sum(span.below(_LOW) for span in without(ram, (*offer.pending, found)))
+    if found.start <= _LOW and low < KEPT:
+        return f"it would leave {format_size(low)} below 4GiB, and {format_size(KEPT)} have to stay"
+    return found
+
+
+def boot_words(span: Span) -> str:
+    """Return the words for a span, e.g. ``memmap=2064M!1008M``."""
+    return f"memmap={span.size >> 20}M!{span.start >> 20}M"
+
+
+def _highest(span: Span, mask: int, wanted: int) -> int | None:
+    last = min(span.end, mask + 1) - wanted
+    base = last // ALIGNED * ALIGNED
+    return base if base >= max(span.start, FIRST) else None

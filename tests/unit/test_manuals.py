@@ -17,6 +17,8 @@ from zoned import __version__
 from zoned.cli.main import cli
 from zoned.errors import by_code
 from zoned.model.alert import AlertCode
+from zoned.model.dma.allot import DmaState
+from zoned.model.dma.rung import Rung
 from zoned.model.zone import Backing
 from zoned.policy.schema import HotplugSection, SystemSection, ZoneSection
 from zoned.policy.schema_dma import DmaSection, MatchSection, QuirkSection, ReservationSection
@@ -116,6 +118,17 @@ def test_every_exit_status_is_listed() -> None:
 def test_every_backing_is_told() -> None:
     titles = re.findall(r"^(\S+)\n-+$", _source("zoned-zones.7"), re.MULTILINE)
     assert set(titles) == {backing.value for backing in Backing}
+
+
+def test_every_rung_is_told_in_order() -> None:
+    listed = re.findall(r"^``(.+)``$", _section("zoned-zones.7", "MEMORY FOR DEVICES"), re.M)
+    assert listed == [rung.value for rung in Rung]
+
+
+def test_every_state_of_a_reservation_is_told() -> None:
+    text = _section("zonectl.1", "zonectl dma list [OPTION]...")
+    # Nothing is reserved yet.
+    assert all(f"``{state}``" in text for state in set(DmaState) - {DmaState.RESERVED})
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ _COMMANDS = _OnDemand(
         "job": "zoned.cli.jobs:job",
         "base": "zoned.cli.base:base",
         "blocks": "zoned.cli.blocks:blocks",
+        "dma": "zoned.cli.dma:dma",
         "check": "zoned.cli.policy:check",
         "schema": "zoned.cli.policy:schema",
         "reload": "zoned.cli.daemon:reload",

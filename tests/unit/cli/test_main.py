@@ -34,6 +34,7 @@ def test_these_are_the_commands() -> None:
         "create",
         "destroy",
         "detach",
+        "dma",
         "explain",
         "job",
         "jobs",

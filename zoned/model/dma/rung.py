@@ -37,18 +37,18 @@ _TEXTS = {
     Rung.IOMMU: (
         "The IOMMU translates the device's addresses, so nothing is reserved.",
         "Any memory will do: it appears to the device at an address that it can reach.",
-        "Nothing once the IOMMU is switched to passthrough, or off, at the next boot.",
+        "That it stays so: at the next boot the IOMMU may let addresses through, or be off.",
     ),
     Rung.DEVDAX: (
         "A device-dax region below the limit, set aside at boot (memmap=SIZE!BASE).",
         "Fixed addresses, contiguous, never used by anybody else, and safe to pin.",
-        "Nothing for a kernel driver: its allocations do not come from there.",
+        "Memory for kernel drivers: their allocations do not come from there.",
     ),
     Rung.CMA: (
         "An area of the kernel's contiguous memory allocator (CMA) below the limit.",
-        "The kernel empties it of movable pages when a driver asks for contiguous memory.",
-        "Allocations of a single page do not come from it, and other drivers take from it, too; a "
-        "pinned page in it can make an allocation fail.",
+        "The kernel moves other pages out of it when a driver asks for contiguous memory.",
+        "Single pages, which do not come from it; that other drivers take nothing from it; and "
+        "that a driver gets its memory while a page in the area is pinned.",
     ),
     Rung.LOWMEM: (
         "Free memory of the kernel's low zone, kept from ordinary allocations "
@@ -68,11 +68,11 @@ _TEXTS = {
     Rung.HUGETLB: (
         "Huge pages in a memory block below the limit, for programs that drive the device.",
         "Each page's address was looked up, and lies below the limit.",
-        "That pages stay: they move when their block goes offline. Nothing for a kernel driver.",
+        "That pages stay: they move when their block goes offline. Memory for kernel drivers.",
     ),
     Rung.PENDING_REBOOT: (
         "Not possible now: words for the kernel's command line that make it so at the next boot.",
-        "Nothing before the next boot.",
+        "Nothing before the next boot; after it, what `devdax` does.",
         "That the words fit after the machine's memory, firmware or initial ramdisk has changed.",
     ),
 }

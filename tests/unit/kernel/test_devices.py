@@ -107,12 +107,12 @@ def test_no_group_where_there_are_groups_is_no_iommu(tmp_path: Path) -> None:
 
 
 def test_order_is_that_of_the_addresses(tmp_path: Path) -> None:
-    addresses = ["0000:00:1f.2", "0001:00:00.0", "10000:00:02.0", "0000:0a:00.0"]
+    addresses = ["0000:00:1f.2", "0000:0a:00.0", "2000:00:00.0", "10000:00:02.0"]
     for address in reversed(addresses):
         add_device(tmp_path, address, EDU)
     add_device(tmp_path, "serial8250", {"modalias": "platform:serial8250"}, bus="platform")
     found = devices(tmp_path)
-    assert list(found) == ["0000:00:1f.2", "0000:0a:00.0", *addresses[1:3], "serial8250"]
+    assert list(found) == [*addresses, "serial8250"]
     assert found["serial8250"].bus is Bus.PLATFORM
     assert found["serial8250"].modalias == "platform:serial8250"
 
@@ -120,6 +120,12 @@ def test_order_is_that_of_the_addresses(tmp_path: Path) -> None:
 def test_one_that_goes_meanwhile_is_left_out(tmp_path: Path) -> None:
     link(tmp_path, "sys/bus/pci/devices/0000:00:02.0", "../../../devices/gone")
     assert devices(tmp_path) == {}
+
+
+def test_one_that_sits_elsewhere_has_no_path(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere/0000:00:02.0").mkdir(parents=True)
+    link(tmp_path, "sys/bus/pci/devices/0000:00:02.0", str(tmp_path / "elsewhere/0000:00:02.0"))
+    assert devices(tmp_path)["0000:00:02.0"].path is None
 
 
 def test_no_bus_no_devices(tmp_path: Path) -> None:

@@ -55,10 +55,16 @@ def test_every_quirk_that_is_shipped_has_a_source() -> None:
         ("1028:000a", "1028:0106", 31),
         ("9005:0285", "9005:0286", 31),
         ("9005:0285", "17aa:0287", 31),
+        ("9005:0285", "1028:0287", 31),
+        ("9005:0285", "1028:0291", 32),
         ("9005:0285", "9005:0288", 32),
+        ("9005:0285", "1014:0312", 32),
         ("9005:0286", "9005:028c", None),
         ("1234:11e8", "1af4:1100", 28),
         ("14e4:4401", "1028:8127", 30),
+        # One id, different chips: how far they reach is found out by their drivers.
+        ("14e4:4318", "1028:0005", None),
+        ("10ec:8139", "1af4:1100", None),
     ],
 )
 def test_how_far_known_devices_reach(id: str, subsystem: str, bits: int | None) -> None:  # noqa: A002

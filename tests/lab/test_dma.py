@@ -86,11 +86,13 @@ def test_devices_agree_with_their_files(zoned_guest: Guest) -> None:
             assert limit["bits"] is None
 
 
+@pytest.mark.on("bookworm")
 def test_no_iommu_stands_before_these(zoned_guest: Guest) -> None:
     assert zoned_guest.check(["ls", "/sys/class/iommu"]) == ""
     assert {each["iommu"] for each in devices(zoned_guest).values()} == {"none"}
 
 
+@pytest.mark.on("bookworm")
 def test_edu_reaches_28_bits_by_the_shipped_list(zoned_guest: Guest) -> None:
     edu = devices(zoned_guest)[edu_address(zoned_guest)]
     # Nobody drives it, so that what the kernel reads is worth nothing.
@@ -102,6 +104,7 @@ def test_edu_reaches_28_bits_by_the_shipped_list(zoned_guest: Guest) -> None:
     assert (edu["needed"], edu["reserved"], edu["state"]) == (None, 0, None)
 
 
+@pytest.mark.on("bookworm")
 def test_who_is_no_root_sees_the_same_devices(zoned_guest: Guest) -> None:
     command = ["zonectl", "dma", "list", "-o", "json"]
     told = json.loads(zoned_guest.check(command, user="nobody"))
@@ -114,6 +117,7 @@ def test_who_is_no_root_sees_the_same_devices(zoned_guest: Guest) -> None:
     assert text.endswith("only root can see all that memory could come from\n")
 
 
+@pytest.mark.on("bookworm")
 def test_device_that_is_plugged_in_is_listed(zoned_guest: Guest) -> None:
     before = devices(zoned_guest)
     zoned_guest.qmp("device_add", driver="edu", id="edu3", bus="rp1")
@@ -127,6 +131,7 @@ def test_device_that_is_plugged_in_is_listed(zoned_guest: Guest) -> None:
     assert devices(zoned_guest).keys() == before.keys()
 
 
+@pytest.mark.on("bookworm")
 def test_policy_of_the_administrator_counts_before_the_shipped_list(policy: Guest) -> None:
     address = edu_address(policy)
     policy.write(
@@ -148,6 +153,7 @@ def test_policy_of_the_administrator_counts_before_the_shipped_list(policy: Gues
     assert (edu["rung"], edu["state"]) == ("pending-reboot", "pending-reboot")
 
 
+@pytest.mark.on("bookworm")
 def test_quirks_that_contradict_are_refused(policy: Guest) -> None:
     policy.write(POLICY, "dma: {quirks: [{match: {id: 1234:11e8}, limit: 31}]}\n")
     shipped = "/usr/lib/zoned/zones.d/20-dma-quirks.yaml"
@@ -156,6 +162,7 @@ def test_quirks_that_contradict_are_refused(policy: Guest) -> None:
     assert message == refused(policy, "dma", "list")
 
 
+@pytest.mark.on("bookworm")
 def test_ladder_of_edu(zoned_guest: Guest) -> None:
     address = edu_address(zoned_guest)
     told = ask(zoned_guest, "dma", "explain", address, "--size", "64MiB")
@@ -171,6 +178,7 @@ def test_ladder_of_edu(zoned_guest: Guest) -> None:
     assert told["rung"] == (first["rung"] if first["holds"] else None)
 
 
+@pytest.mark.on("bookworm")
 @pytest.mark.parametrize(("size", "bits"), [(64, 28), (256, 31), (512, 32)])
 def test_command_line_names_memory_that_nobody_has(
     zoned_guest: Guest, size: int, bits: int
@@ -190,6 +198,7 @@ def test_command_line_names_memory_that_nobody_has(
     assert all(int(end, 16) < base or base + length <= int(start, 16) for start, end in named)
 
 
+@pytest.mark.on("bookworm")
 def test_nonsense_is_refused(zoned_guest: Guest) -> None:
     address = edu_address(zoned_guest)
     most = sum(max(0, min(end, 0xFFFFFFF) - start + 1) for start, end in system_ram(zoned_guest))

@@ -106,13 +106,27 @@ class _Taking:
             return
         self._hands.phase(f"compacting node {node}")
         compact(self._machine.root, node)
-        choice = self._choose(node, missing)
-        got = self._take_best(node, missing, choice)
+        got = self._take_best(node, missing, self._choose(node, missing))
+        if got < missing:
+            # What held pages may have let go meanwhile: a file being written, a page in transit.
+            got += self._take_more(node, missing - got)
         if got < missing:
             raise TooFewBlocks(
                 f"node {node} gave {got} of {missing} memory blocks, and no other one goes offline",
                 hint="zonectl blocks list --why tells of each",
             )
+
+    def _take_more(self, node: int, missing: int) -> int:
+        """Look and try once more; return how many blocks that brought."""
+        self._hands.note(
+            f"node {node} still lacks {missing} blocks: all others are tried once more"
+        )
+        compact(self._machine.root, node)
+        try:
+            choice = self._look(node, missing)
+        except TooFewBlocks:
+            return 0
+        return self._take_best(node, missing, choice)
 
     def _choose(self, node: int, missing: int) -> Choice:
         """Look at the node's blocks, a second time without what the kernel can do without."""

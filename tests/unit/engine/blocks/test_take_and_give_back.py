@@ -151,12 +151,20 @@ def test_another_block_is_taken_where_one_does_not_go(
 
 def test_all_goes_back_where_too_few_go(stage: Stage) -> None:
     for number in range(8, 14):
-        stage.memory.busy[number] = [BlockBusy("no")]
+        stage.memory.busy[number] = [BlockBusy("no"), BlockBusy("no")]
     with pytest.raises(TooFewBlocks, match="gave 2 of 3"):
         stage.create(3)
     assert stage.kinds == NORMAL
     assert not stage.engine.machine.ledger.touched.blocks
     assert not stage.engine.machine.store.zones
+
+
+def test_blocks_that_could_not_go_are_tried_once_more(stage: Stage) -> None:
+    for number in range(8, 14):
+        stage.memory.busy[number] = [BlockBusy("no")]
+    stage.create(3)
+    assert len(stage.of("zone:db")) == 3
+    assert sorted(stage.kinds.values()) == ["Movable"] * 3 + ["Normal"] * 5
 
 
 def test_more_than_the_kernel_can_spare_is_refused_untouched(stage: Stage) -> None:
@@ -228,7 +236,7 @@ def test_nothing_becomes_the_kernels_on_a_node_for_movable_memory_alone(stage: S
 @pytest.mark.parametrize("keep", [False, True])
 def test_what_was_parked_before_a_failure_is_kept_or_returned(stage: Stage, *, keep: bool) -> None:
     for number in range(8, 14):
-        stage.memory.busy[number] = [BlockBusy("no")]
+        stage.memory.busy[number] = [BlockBusy("no"), BlockBusy("no")]
     with pytest.raises(Partial if keep else TooFewBlocks):
         stage.run(JobKind.PARK, node=1, size=3 * BLOCK, keep=keep)
     assert stage.of(PARKED) == ([14, 15] if keep else [])

@@ -4,11 +4,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from zoned.model.base import DaxDevice, DaxMode
 from zoned.model.block import Outlook
+from zoned.model.dma.ladder import Need, Step, climb
+from zoned.model.dma.limit import bits_mask
 from zoned.model.dma.offer import KernelZone, Offer, Span
 from zoned.model.topology import Block, BlockState
+
+if TYPE_CHECKING:
+    from zoned.model.dma.rung import Rung
 
 MIB, GIB = 1 << 20, 1 << 30
 BLOCK = 128 * MIB
@@ -85,3 +91,9 @@ LARGE = dataclasses.replace(
     ),
 )
 """The same with memory blocks of 2 GiB, as machines of 64 GiB have them."""
+
+
+def step(rung: Rung, offer: Offer, size: int = 256 * MIB, bits: int = 31, **need: Any) -> Step:
+    """Return what becomes of one rung."""
+    wanted = Need(size=size, mask=bits_mask(bits), **need)
+    return next(each for each in climb(wanted, offer) if each.rung is rung)

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.policy.anything import check_only_policy_errors, documents
 from zoned.errors import PolicyError
 from zoned.model.dma.match import Match
 from zoned.model.dma.rung import Rung
@@ -319,22 +320,7 @@ quirks reservations match id driver class path limit size pool rungs hold priori
 1028:0001 1028:* 31 0x7fffffff 2GiB x true null iommu devdax
 """
 WORDS = st.sampled_from(WORD_LIST.split())
-PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | WORDS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4),
-    max_leaves=15,
-)
-
-
-def check_only_policy_errors(text: str) -> None:
-    """Load the text; whatever is wrong must be told as it should be."""
-    found: tuple[str, ...] = ("f:",)
-    try:
-        load_text(text, "f")
-    except PolicyError as error:
-        found = error.problems
-    assert found
-    assert all(one.startswith("f:") and one.isprintable() for one in found)
+PLAIN = documents(WORDS)
 
 
 @given(PLAIN, PLAIN, PLAIN)

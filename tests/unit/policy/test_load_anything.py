@@ -6,8 +6,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from zoned.errors import PolicyError
-from zoned.policy.load import load_text
+from tests.unit.policy.anything import check_only_policy_errors, documents
 
 WORD_LIST = r"""
 system zones reserve nodes size near db backing cpus users limit none max true null 5% 2GiB 0,2
@@ -18,22 +17,7 @@ WORDS = st.sampled_from([*WORD_LIST.split(), "\n", "\t"])
 LIKE_YAML = st.lists(st.tuples(WORDS, st.sampled_from(["", " ", "\n", "\n  ", "\n    "]))).map(
     lambda parts: "".join(word + gap for word, gap in parts)
 )
-PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | WORDS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4),
-    max_leaves=12,
-)
-
-
-def check_only_policy_errors(text: str) -> None:
-    """Load the text; whatever is wrong must be told as it should be."""
-    found: tuple[str, ...] = ("f: ",)
-    try:
-        load_text(text, "f")
-    except PolicyError as error:
-        found = error.problems
-    assert found
-    assert all(one.startswith("f:") and one.isprintable() for one in found)
+PLAIN = documents(WORDS)
 
 
 @given(st.text())

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
+def is_name(text: str) -> bool:
+    """Return whether a zone, a reservation or a pool may be called that."""
+    return _NAME.fullmatch(text) is not None
+
+
 def check_name(name: str) -> str:
     """Return `name` if a zone may be called that. Raises BadName."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise BadName(
             f"{name!r} is no name for a zone",
             hint="1 to 63 characters of a-z 0-9 . _ -, the first a letter or digit",

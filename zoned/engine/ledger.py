@@ -6,7 +6,7 @@ The ledger lies in /run: a reboot resets the machine and the ledger together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from zoned.errors import BadList
@@ -14,6 +14,9 @@ from zoned.idset import format_ids, parse_ids
 from zoned.kernel.state_file import damaged, load_json, save_json
 from zoned.model.base import Hotplug
 from zoned.model.block import BlockWord, HeldBlock
+from zoned.model.dma.held import Held, Lease
+from zoned.model.dma.offer import Span
+from zoned.model.dma.rung import Rung
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -52,6 +55,14 @@ class Touched:
     """None where new memory is not ours to bring online"""
     movable_only: frozenset[int] = frozenset()
     """nodes that are to have movable memory alone, until they leave"""
+    reservations: Mapping[str, Held] = field(default_factory=dict)
+    """memory for devices, by name"""
+    leases: Mapping[int, Lease] = field(default_factory=dict)
+    """buffers that programs have of it, by number"""
+    ratio: tuple[int, ...] | None = None
+    """what `vm.lowmem_reserve_ratio` was; None where it is not changed"""
+    huge: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """node and page size -> huge pages that were added to its pool"""
 
 
 class Ledger:
@@ -160,6 +171,40 @@ class Ledger:
         if self._touched.movable_only != nodes:
             self._save(replace(self._touched, movable_only=nodes))
 
+    def reserved(self, held: Held) -> None:
+        """Record a reservation that is about to be set up, stands now, or is about to go."""
+        if self._touched.reservations.get(held.name) != held:
+            reservations = {**self._touched.reservations, held.name: held}
+            self._save(replace(self._touched, reservations=reservations))
+
+    def unreserved(self, name: str) -> None:
+        """Forget a reservation that is gone."""
+        if name in self._touched.reservations:
+            left = {key: each for key, each in self._touched.reservations.items() if key != name}
+            self._save(replace(self._touched, reservations=left))
+
+    def leased(self, lease: Lease) -> None:
+        """Record a buffer that is about to be handed out, or is to be free."""
+        self._save(replace(self._touched, leases={**self._touched.leases, lease.number: lease}))
+
+    def lease_ended(self, number: int) -> None:
+        """Forget a buffer whose memory is free."""
+        if number in self._touched.leases:
+            left = {key: each for key, each in self._touched.leases.items() if key != number}
+            self._save(replace(self._touched, leases=left))
+
+    def ratio_was(self, former: tuple[int, ...] | None) -> None:
+        """Record `vm.lowmem_reserve_ratio` before it is changed, or None once it is back; the first
+        record stands.
+        """
+        if former is None or self._touched.ratio is None:
+            self._save(replace(self._touched, ratio=former))
+
+    def huge_added(self, node: int, size: int, pages: int) -> None:
+        """Record how many huge pages of `size` bytes are about to be of zoned on a node, in all."""
+        huge = {**self._touched.huge, (node, size): pages}
+        self._save(replace(self._touched, huge={key: each for key, each in huge.items() if each}))
+
     def _save(self, touched: Touched) -> None:
         save_json(self._path, {"boot_id": self._boot_id, **_to_json(touched)})
         self._touched = touched
@@ -197,6 +242,10 @@ def _to_json(touched: Touched) -> dict[str, Any]:
         "fence": {group: format_ids(nodes) for group, nodes in touched.fence.items()},
         "hotplug": _hotplug_to_json(touched.hotplug),
         "movable_only": format_ids(touched.movable_only),
+        "reservations": [_held_to_json(each) for each in touched.reservations.values()],
+        "leases": [_lease_to_json(each) for each in touched.leases.values()],
+        "ratio": touched.ratio,
+        "huge": [[node, size, pages] for (node, size), pages in touched.huge.items()],
     }
 
 
@@ -224,6 +273,11 @@ def _from_json(data: dict[str, Any]) -> Touched:
         fence={group: parse_ids(nodes) for group, nodes in data.get("fence", {}).items()},
         hotplug=_hotplug_from_json(data.get("hotplug")),
         movable_only=parse_ids(data.get("movable_only", "")),
+        # Nor of these.
+        reservations={each["name"]: _held_from_json(each) for each in data.get("reservations", ())},
+        leases={each["number"]: _lease_from_json(each) for each in data.get("leases", ())},
+        ratio=None if data.get("ratio") is None else tuple(map(int, data["ratio"])),
+        huge={(int(node), int(size)): int(pages) for node, size, pages in data.get("huge", ())},
     )
 
 
@@ -245,3 +299,36 @@ def _hotplug_from_json(data: list[Any] | None) -> Hotplug | None:
         raced=parse_ids(raced),
         by=str(by),
     )
+
+
+def _held_to_json(held: Held) -> dict[str, Any]:
+    return {**asdict(held), "spans": _spans_to_json(held.spans)}
+
+
+def _held_from_json(data: dict[str, Any]) -> Held:
+    return Held(
+        **{
+            **data,
+            "rung": Rung(data["rung"]),
+            "devices": tuple(data["devices"]),
+            "spans": _spans_from_json(data["spans"]),
+            "blocks": tuple(data["blocks"]),
+            "above": tuple(data["above"]),
+        }
+    )
+
+
+def _lease_to_json(lease: Lease) -> dict[str, Any]:
+    return {**asdict(lease), "segments": _spans_to_json(lease.segments)}
+
+
+def _lease_from_json(data: dict[str, Any]) -> Lease:
+    return Lease(**{**data, "segments": _spans_from_json(data["segments"])})
+
+
+def _spans_to_json(spans: Iterable[Span]) -> list[list[int]]:
+    return [[each.start, each.size] for each in spans]
+
+
+def _spans_from_json(data: Iterable[list[int]]) -> tuple[Span, ...]:
+    return tuple(Span(int(start), int(size)) for start, size in data)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory for devices: reserving it, keeping it, handing it out."""

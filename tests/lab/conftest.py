@@ -22,7 +22,7 @@ from tests.lab.harness.plugin import (
 )
 from tests.lab.harness.recipe import RECIPES
 from tests.lab.harness.topology import TOPOLOGIES, Topology
-from tests.lab.loads import set_pools
+from tests.lab.loads import runner_command, set_pools
 
 __all__ = (
     "pytest_report_teststatus",
@@ -154,6 +154,8 @@ def zoned_guest(guest: Guest, release: str) -> Guest:
         guest.facts["zoned"] = _or_skip(lambda: install_zoned(guest, release, fresh=fresh))
         guest.facts["held"] = read_held(guest)
         guest.on_reclaim.append(reset_zoned)
+        if not fresh:
+            guest.use_runner(runner_command(guest))
     return guest
 
 

@@ -23,11 +23,22 @@ _SIGNAL_OF = {"then": "USR1", "lap": "USR2", "end": "TERM"}
 
 def command(guest: Guest, program: str, *words: object) -> list[str]:
     """Return the command of one of the guest's programs; it becomes python3 by exec."""
+    _copy_programs(guest)
+    return [*_RUN, f"{_PACKAGE}.{program}", *map(str, words)]
+
+
+def runner_command(guest: Guest) -> list[str]:
+    """Return the command of what runs all other commands; it needs zoned's own Python."""
+    _copy_programs(guest)
+    environment = [*_RUN[:-2], "LANG=C.UTF-8", "OPENBLAS_NUM_THREADS=1"]
+    return [*environment, "/opt/zoned/bin/python", "-m", f"{_PACKAGE}.runner"]
+
+
+def _copy_programs(guest: Guest) -> None:
     if "programs" not in guest.facts:
         folder = Path(guest.share, "programs", *_PACKAGE.split("."))
         shutil.copytree(Path(__file__).with_name("guest_programs"), folder)
         guest.facts["programs"] = True
-    return [*_RUN, f"{_PACKAGE}.{program}", *map(str, words)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

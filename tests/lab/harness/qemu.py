@@ -18,6 +18,7 @@ from tests.lab.harness.agent import Agent, new_client
 from tests.lab.harness.errors import LabError, LabLost, LabUnavailable
 from tests.lab.harness.image import Image
 from tests.lab.harness.loop import Loop
+from tests.lab.harness.runner import Runner
 from tests.lab.harness.topology import Topology, qemu_arguments
 
 # Whatever it logs as an error is raised as well.
@@ -82,10 +83,12 @@ class Machine:
         with contextlib.ExitStack() as undo:
             monitor, monitor_end = socket.socketpair()
             channel, channel_end = socket.socketpair()
-            undo.callback(monitor.close)
-            undo.callback(channel.close)
-            with monitor_end, channel_end, (folder / "qemu.log").open("wb") as log:
-                ends = (monitor_end.fileno(), channel_end.fileno())
+            runner, runner_end = socket.socketpair()
+            for mine in (monitor, channel, runner):
+                undo.callback(mine.close)
+            self.runner = Runner(runner)
+            with monitor_end, channel_end, runner_end, (folder / "qemu.log").open("wb") as log:
+                ends = (monitor_end.fileno(), channel_end.fileno(), runner_end.fileno())
                 self.process = subprocess.Popen(
                     [*command, *_channels(*ends)],
                     pass_fds=ends,
@@ -141,6 +144,7 @@ class Machine:
         """End QEMU without any ado (the disk is a snapshot), and all that belongs to it."""
         self.process.kill()
         self.process.wait()
+        self.loop.run(self.runner.close())
         for client in (self._agent_client, self._qmp):
             # Both report the hang-up that was just caused.
             with contextlib.suppress(EOFError, OSError, QMPError):
@@ -167,9 +171,11 @@ def _process(image: Image, folder: Path, acceleration: str) -> list[str]:
     ]
 
 
-def _channels(monitor: int, agent: int) -> list[str]:
+def _channels(monitor: int, agent: int, runner: int) -> list[str]:
     return [
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
         *("-chardev", f"socket,id=agent,fd={agent}", "-device", "virtio-serial"),
         *("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"),
+        *("-chardev", f"socket,id=runner,fd={runner}"),
+        *("-device", "virtserialport,chardev=runner,name=org.zoned.lab"),
     ]

@@ -166,9 +166,9 @@ class Runner:
         try:
             text = Path(said["read"]).read_bytes()
         except OSError as error:
-            self._say(id=said["id"], error=f"{said['read']}: {error.strerror}")
+            self.say(id=said["id"], error=f"{said['read']}: {error.strerror}")
         else:
-            self._say(id=said["id"], out=_text(text))
+            self.say(id=said["id"], out=_text(text))
 
     async def _run(self, said: dict[str, Any]) -> None:
         into = os.memfd_create("stdin")
@@ -178,10 +178,10 @@ class Runner:
         pid = self._started(said, (into, out[1], err[1]))
         for end in (into, out[1], err[1]):
             os.close(end)
-        self._say(id=said["id"], pid=pid)
+        self.say(id=said["id"], pid=pid)
         texts = self._all_of(out[0]), self._all_of(err[0])
         status, told, failed = await asyncio.gather(self._end_of(pid), *texts)
-        self._say(id=said["id"], status=status, out=_text(told), err=_text(failed))
+        self.say(id=said["id"], status=status, out=_text(told), err=_text(failed))
 
     def _started(self, said: dict[str, Any], ends: tuple[int, int, int]) -> int:
         if said["argv"][0] != "zonectl":
@@ -224,7 +224,8 @@ class Runner:
         self._loop.add_reader(handle, ended)
         return int(await over)
 
-    def _say(self, **what: Any) -> None:
+    def say(self, **what: Any) -> None:
+        """Say one thing."""
         left = memoryview(json.dumps(what).encode() + b"\n")
         while left:
             try:
@@ -238,14 +239,13 @@ def _text(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
-async def serve() -> None:
+async def serve(port: int) -> None:
     """Say that all is loaded, then do as told for ever."""
-    port = os.open(PORT, os.O_RDWR | os.O_NONBLOCK)
     runner = Runner(port)
-    runner._say(id=0, pid=os.getpid())
+    runner.say(id=0, pid=os.getpid())
     await runner.over
 
 
 if __name__ == "__main__":
     load_all()
-    asyncio.run(serve())
+    asyncio.run(serve(os.open(PORT, os.O_RDWR | os.O_NONBLOCK)))

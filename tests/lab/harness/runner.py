@@ -17,6 +17,7 @@ from tests.lab.harness.errors import LabError, LabLost
 
 _ANSWER_SECONDS = 90
 _LONGEST_LINE = 64 << 20
+_GONE = "the guest's runner went away"
 
 
 class Runner:
@@ -72,9 +73,8 @@ class Runner:
         self._asked += 1
         number = self._asked
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        if self._writer is None:
-            msg = "nobody was connected yet"
-            raise LabError(msg)
+        if self._writer is None or self._listener is None or self._listener.done():
+            raise LabLost(_GONE)
         self._writer.write(json.dumps({"id": number, **said}).encode() + b"\n")
         return await self._answer(answer, str(said), _ANSWER_SECONDS)
 
@@ -95,7 +95,7 @@ class Runner:
         left: list[asyncio.Future[Any]] = [*self._answers.values(), *self._ends.values()]
         for waiting in left:
             if not waiting.done():
-                waiting.set_exception(LabLost("the guest's runner went away"))
+                waiting.set_exception(LabLost(_GONE))
 
     def _hear(self, said: dict[str, Any]) -> None:
         number = int(said["id"])

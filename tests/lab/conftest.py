@@ -32,6 +32,8 @@ __all__ = (
 )
 
 FOLDER = Path(__file__).parent
+_FRESH = "one_node"
+"""The machine on which zoned is installed as by a user, with nothing prepared."""
 T = TypeVar("T")
 
 
@@ -126,7 +128,8 @@ def _or_skip(get: Callable[[], T]) -> T:
 @pytest.fixture
 def guest(lab: Lab, release: str, request: pytest.FixtureRequest) -> Iterator[Guest]:
     """The shared guest of this release and of the test's `topology`, cleaned up afterwards."""
-    guest = _or_skip(lambda: lab.guest(release, _topology_name(request.node)))
+    topology = _topology_name(request.node)
+    guest = _or_skip(lambda: lab.guest(release, topology, fresh=topology == _FRESH))
     yield guest
     with lab.kept_if_clean(guest):
         guest.reclaim()
@@ -147,11 +150,13 @@ def own_guest(lab: Lab, release: str) -> Iterator[Callable[[Topology], Guest]]:
 
 
 @pytest.fixture
-def zoned_guest(guest: Guest, release: str) -> Guest:
+def zoned_guest(lab: Lab, guest: Guest, release: str) -> Guest:
     """The shared guest with zoned installed by `scripts/up`, and only the zones that it made."""
     if "zoned" not in guest.facts:
-        fresh = guest.topology.name == "one_node"
+        fresh = guest.topology.name == _FRESH
         guest.facts["zoned"] = _or_skip(lambda: install_zoned(guest, release, fresh=fresh))
+        if not (fresh or guest.facts["installed"]):
+            lab.keep_disk(release, guest)
         guest.facts["held"] = read_held(guest)
         guest.on_reclaim.append(reset_zoned)
         if not fresh:

@@ -76,7 +76,10 @@ class Load:
     def end(self) -> dict[str, Any]:
         """End it, and return its report on what it found in its memory."""
         self.send("end")
-        return wait_for_json(self.guest, f"{self.name}.report")
+        report = wait_for_json(self.guest, f"{self.name}.report")
+        # It reports before it ends, and is a member of its zone until then.
+        wait_until(lambda: not self.guest.exists(f"/proc/{self.pid}"), f"the end of {self.name}")
+        return report
 
 
 def start_load(

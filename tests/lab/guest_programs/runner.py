@@ -4,9 +4,10 @@
 In an emulated machine most of what a command costs is that Python starts and imports. So this one
 has all of zonectl loaded, and becomes it in a fork; everything else is executed as usual.
 
-To it: {"id", "argv", "env", "stdin", "cwd", "user"}, or {"id", "read": path}. From it, at once:
-{"id", "pid"}, {"id", "out"} or {"id", "error"}; and {"id", "status", "out", "err"} when the command
-and all that hold its output open have ended. Bytes are in base64.
+To it: {"id", "argv", "env", "stdin", "cwd", "user"}, or {"id", "read": path}, or {"id", "exists":
+path}. From it, at once: {"id", "pid"}, {"id", "out"}, {"id", "exists"} or {"id", "error"}; and
+{"id", "status", "out", "err"} when the command and all that hold its output open have ended. Bytes
+are in base64.
 """
 
 import asyncio
@@ -157,6 +158,9 @@ class Runner:
     def _do(self, said: dict[str, Any]) -> None:
         if "read" in said:
             self._read(said)
+            return
+        if "exists" in said:
+            self.say(id=said["id"], exists=Path(said["exists"]).exists())
             return
         task = self._loop.create_task(self._run(said))
         self._tasks.add(task)

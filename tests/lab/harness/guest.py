@@ -4,6 +4,7 @@
 import contextlib
 import subprocess
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -181,6 +182,8 @@ class Guest:
 
     def exists(self, path: str) -> bool:
         """Tell whether there is such a path in the guest."""
+        if self._runner is not None:
+            return self.run_on_loop(self._runner.exists(path), None)
         return self.run(["test", "-e", path]).returncode == 0
 
     def qmp(self, command: str, **words: Any) -> Any:
@@ -208,6 +211,15 @@ class Guest:
             msg = f"the guest kept {name}: {event['data']}"
             raise LabError(msg)
         self.qmp("object-del", id=f"{name}-ram")
+
+    def keep_disk(self) -> Path:
+        """Return a file with what is on the disk now, for further guests to have as theirs."""
+        agent = self.machine.agent
+        self.run_on_loop(agent.call("guest-fsfreeze-freeze"), None)
+        try:
+            return self.machine.keep_disk()
+        finally:
+            self.run_on_loop(agent.call("guest-fsfreeze-thaw"), None)
 
     def run_on_loop(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
         """Run a coroutine of the agent; a LabLost gets the console's end added."""

@@ -41,9 +41,10 @@ class Lab:
         self._guests: dict[tuple[str, str], Guest] = {}
         self._unavailable: str | None = None
         self._boots = 0
+        self._disks: dict[str, Path] = {}
 
-    def guest(self, release: str, topology: str) -> Guest:
-        """Return the running guest of this kind, or boot it.
+    def guest(self, release: str, topology: str, *, fresh: bool = False) -> Guest:
+        """Return the running guest of this kind, or boot it; see `boot`.
 
         Others are ended first, because of the memory and the time that even an idle one takes.
         Raises LabUnavailable, each time, once it was found out.
@@ -52,11 +53,12 @@ class Lab:
             raise LabUnavailable(self._unavailable)
         if (release, topology) not in self._guests:
             self._end_all()
-            self._guests[release, topology] = self.boot(release, TOPOLOGIES[topology])
+            self._guests[release, topology] = self.boot(release, TOPOLOGIES[topology], fresh=fresh)
         return self._guests[release, topology]
 
-    def boot(self, release: str, topology: Topology) -> Guest:
-        """Boot a guest of the caller's own, who has to close it.
+    def boot(self, release: str, topology: Topology, *, fresh: bool = False) -> Guest:
+        """Boot a guest of the caller's own, who has to close it: with the disk that was kept of its
+        release, unless it is to be `fresh`.
 
         One that dies on the way is booted once more: an emulated kernel now and then trips over its
         own clock while it patches itself, and that says nothing about what is to be tested.
@@ -72,13 +74,24 @@ class Lab:
         def attempt() -> Guest:
             self._boots += 1
             folder = self._folder / f"{self._boots}-{release}-{topology.name}"
-            return Guest(Machine(image, topology, folder, acceleration=acceleration))
+            disk = None if fresh else self._disks.get(release)
+            machine = Machine(image, topology, folder, acceleration=acceleration, disk=disk)
+            guest = Guest(machine)
+            guest.facts["installed"] = disk is not None
+            return guest
 
         try:
             return attempt()
         except LabLost as error:
             print(f"\nbooting {release} once more: {error}")
             return attempt()
+
+    def keep_disk(self, release: str, guest: Guest) -> None:
+        """Have the guests of a release that boot from now on find zoned installed as this one has.
+
+        To install it takes an emulated machine many times as long as to boot.
+        """
+        self._disks[release] = guest.keep_disk()
 
     @contextlib.contextmanager
     def kept_if_clean(self, guest: Guest) -> Iterator[None]:
@@ -100,3 +113,5 @@ class Lab:
     def close(self) -> None:
         """End what still runs."""
         self._end_all()
+        for disk in self._disks.values():
+            disk.unlink()

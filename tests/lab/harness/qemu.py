@@ -25,6 +25,7 @@ from tests.lab.harness.topology import Topology, qemu_arguments
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
 PROGRAM = "qemu-system-x86_64"
+_TOOLS = {PROGRAM: "qemu-system-x86", "qemu-img": "qemu-utils", "setpriv": "util-linux"}
 ACCELERATION = {
     "kvm": ("-accel", "kvm", "-cpu", "host"),
     # Emulated, what a newer processor can do costs more than it brings: a fifth level of page
@@ -40,11 +41,12 @@ _QUIET_BOOT = (
     "mitigations=off init_on_alloc=0 apparmor=0 audit=0"
 )
 _CONSOLE_LINES = 25
+_DISK = "disk"
 
 
 def check_can_run() -> None:
     """Raise LabUnavailable unless the programs that run a guest are here."""
-    for tool, package in ((PROGRAM, "qemu-system-x86"), ("setpriv", "util-linux")):
+    for tool, package in _TOOLS.items():
         if not shutil.which(tool):
             msg = f"no {tool} (apt-get install {package})"
             raise LabUnavailable(msg)
@@ -66,16 +68,18 @@ class Machine:
         *,
         acceleration: str,
         terminal: bool = False,
+        disk: Path | None = None,
     ) -> None:
         self.topology = topology
         self.share = folder / "share"
         self.console = folder / "console.log"
         self.share.mkdir(parents=True)
+        self._disk = _upon(disk or image.disk, folder / "disk.qcow2")
         self._qmp = QMPClient("monitor")
         self._agent_client = new_client()
         self.agent = Agent(self._agent_client)
         command = [
-            *_process(image, folder, acceleration),
+            *_process(image, folder, acceleration, self._disk),
             *(_TERMINAL if terminal else ()),
             *qemu_arguments(topology),
             *("-append", " ".join([_QUIET_BOOT, *topology.append])),
@@ -125,6 +129,17 @@ class Machine:
             msg = f"QEMU refused {command}: {error}"
             raise LabError(msg) from error
 
+    def keep_disk(self) -> Path:
+        """Return a file with the disk as it is now, for further machines to have as theirs.
+
+        What this one writes from now on goes elsewhere. The guest has to have its file systems
+        frozen meanwhile. Raises LabError where it fails.
+        """
+        kept, self._disk = self._disk, self._disk.with_name("later.qcow2")
+        words = {"snapshot-file": str(self._disk), "format": "qcow2"}
+        self.qmp("blockdev-snapshot-sync", device=_DISK, **words)
+        return kept
+
     @contextlib.contextmanager
     def events(self, *names: str) -> Iterator[EventListener]:
         """Collect QMP events from now on; read them with `next_event`."""
@@ -141,9 +156,10 @@ class Machine:
         return "\n".join([f"; the console ({self.console}) ends with:", *lines])
 
     def close(self) -> None:
-        """End QEMU without any ado (the disk is a snapshot), and all that belongs to it."""
+        """End QEMU without any ado, and all that belongs to it; its disk is gone."""
         self.process.kill()
         self.process.wait()
+        self._disk.unlink(missing_ok=True)
         self.loop.run(self.runner.close())
         for client in (self._agent_client, self._qmp):
             # Both report the hang-up that was just caused.
@@ -158,13 +174,24 @@ _TERMINAL = (
 )
 
 
-def _process(image: Image, folder: Path, acceleration: str) -> list[str]:
+def _upon(below: Path, disk: Path) -> Path:
+    """Make a disk that has what `below` has, and takes what is written."""
+    form = "raw" if below.suffix == ".img" else "qcow2"
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", form, "-b", str(below), str(disk)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        msg = f"cannot make {disk}: {done.stderr}"
+        raise LabError(msg)
+    return disk
+
+
+def _process(image: Image, folder: Path, acceleration: str, disk: Path) -> list[str]:
     return [
         *("setpriv", "--pdeathsig", "KILL", PROGRAM),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *ACCELERATION[acceleration],
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
-        *("-drive", f"file={image.disk},if=virtio,format=raw,snapshot=on,cache=unsafe"),
+        *("-drive", f"file={disk},id={_DISK},if=virtio,format=qcow2,cache=unsafe"),
         *("-serial", f"file:{folder / 'console.log'}"),
         *("-virtfs", f"local,path={folder / 'share'},mount_tag=host,security_model=none"),
         *("-device", "virtio-rng-pci"),

@@ -17,6 +17,7 @@ from tests.lab.harness.errors import LabError, LabLost
 
 _ANSWER_SECONDS = 90
 _LONGEST_LINE = 64 << 20
+_MOST_OUTPUT = 16 << 20
 _GONE = "the guest's runner went away"
 
 
@@ -62,6 +63,10 @@ class Runner:
             raise LabError(answer["error"])
         return base64.b64decode(answer["out"]).decode(errors="replace")
 
+    async def exists(self, path: str) -> bool:
+        """Tell whether there is such a path."""
+        return bool((await self._ask(exists=path))["exists"])
+
     async def close(self) -> None:
         """Hang up."""
         if self._listener is not None:
@@ -100,15 +105,17 @@ class Runner:
     def _hear(self, said: dict[str, Any]) -> None:
         number = int(said["id"])
         if "status" in said:
-            self._ends[self._pids.pop(number)].set_result(
-                Finished(
-                    returncode=int(said["status"]),
-                    stdout=base64.b64decode(said["out"]),
-                    stderr=base64.b64decode(said["err"]),
-                )
-            )
+            self._finish(self._ends[self._pids.pop(number)], said)
             return
         if "pid" in said and number:
             self._pids[number] = pid = int(said["pid"])
             self._ends[pid] = asyncio.get_running_loop().create_future()
         self._answers.pop(number).set_result(said)
+
+    def _finish(self, end: asyncio.Future[Finished], said: dict[str, Any]) -> None:
+        out, err = (base64.b64decode(said[name]) for name in ("out", "err"))
+        if max(len(out), len(err)) > _MOST_OUTPUT:
+            msg = "the command wrote more than the 16 MB that a command may"
+            end.set_exception(LabError(msg))
+            return
+        end.set_result(Finished(returncode=int(said["status"]), stdout=out, stderr=err))

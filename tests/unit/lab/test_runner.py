@@ -105,6 +105,8 @@ def test_files_are_read_without_a_command(beside: Beside, tmp_path: Path) -> Non
     assert beside.do(beside.runner.read(str(tmp_path / "text"))) == "läuft\n"
     with pytest.raises(LabError, match="No such file"):
         beside.do(beside.runner.read(str(tmp_path / "none")))
+    assert beside.do(beside.runner.exists(str(tmp_path / "text")))
+    assert not beside.do(beside.runner.exists(str(tmp_path / "none")))
 
 
 def test_a_runner_that_goes_away_is_a_lost_lab() -> None:

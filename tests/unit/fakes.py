@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.unit.fake_jobs import at_once
 from tests.unit.fake_sys import NODES, add_node, write
+from zoned.engine.dma.manual import ManualStore
 from zoned.engine.engine import Engine
 from zoned.engine.jobs.control import JobControl
 from zoned.engine.ledger import Ledger
@@ -287,6 +288,7 @@ class World:
             units=self.units,
             store=Store(self.folder / "state"),
             ledger=Ledger(self.folder / "run", self.boot),
+            manual=ManualStore(self.folder / "state"),
         )
 
     def add_process(

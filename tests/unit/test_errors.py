@@ -18,6 +18,7 @@ from zoned.errors import (
     MachineError,
     NoDaemon,
     Partial,
+    PendingReboot,
     PolicyError,
     TryLater,
     UsageError,
@@ -58,7 +59,7 @@ def test_every_class_is_in_the_picture() -> None:
 @pytest.mark.parametrize("cls", CLASSES)
 def test_statuses(cls: type[ZonedError]) -> None:
     special = {UsageError: 2, NoDaemon: 3, Denied: 4, Partial: 64, TryLater: 75}
-    special |= {ZoneBusy: 75, JobInterrupted: 75}
+    special |= {ZoneBusy: 75, JobInterrupted: 75, PendingReboot: 64}
     assert cls.exit_status == special.get(cls, 1)
 
 

@@ -38,7 +38,9 @@ MAY_USE = {
 
 LIBRARIES = {
     "asyncvarlink": {
+        "api/failed.py",
         "api/interfaces.py",
+        "api/interfaces_dma.py",
         "daemon/connection.py",
         "daemon/server.py",
     },

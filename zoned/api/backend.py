@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from zoned.api.types import (
+        AlertInfo,
         BaseListInfo,
         BlockInfo,
         JobInfo,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         ZoneInfo,
         ZoneRequest,
     )
+    from zoned.api.types_dma import ReservationInfo
     from zoned.model.job import JobKind
 
 
@@ -39,6 +41,20 @@ class Backend(Protocol):
     async def start_job(self, kind: JobKind, **parameters: Any) -> JobInfo:
         """Start what takes long. Parameters are those of the method; None was not given."""
         ...
+
+    async def dma_list(self) -> list[ReservationInfo]: ...
+    async def dma_reserve(
+        self,
+        *,
+        device: str,
+        size: int,
+        name: str | None,
+        limit: str | None,
+        rungs: list[str] | None,
+    ) -> JobInfo: ...
+    async def dma_release(self, name: str) -> JobInfo: ...
+    async def dma_check(self) -> list[AlertInfo]: ...
+    async def dma_prepare(self, device: str) -> JobInfo | None: ...
 
     async def survey(self, kind: str, **parameters: Any) -> SurveyInfo:
         """Tell what `start_job` would do."""

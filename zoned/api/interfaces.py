@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator
 
 from asyncvarlink import (
     AnnotatedResult,
-    TypedVarlinkErrorReply,
     VarlinkInterface,
     varlinkmethod,
 )
 
 from zoned.api.backend import Backend
+from zoned.api.failed import Failed as Failed
+from zoned.api.interfaces_dma import Dma
 from zoned.api.types import (
     BaseListInfo,
     BlockInfo,
@@ -27,15 +28,6 @@ from zoned.api.types import (
     ZoneRequest,
 )
 from zoned.model.job import JobKind
-
-
-class Failed(TypedVarlinkErrorReply, name="io.zoned.Failed"):
-    """The request failed. `code` is stable; `zonectl explain CODE` tells more."""
-
-    class Parameters:
-        code: str
-        message: str
-        hint: str
 
 
 class Service(VarlinkInterface, name="io.zoned"):
@@ -350,4 +342,4 @@ class Jobs(VarlinkInterface, name="io.zoned.Jobs"):
             yield AnnotatedResult({"job": job}, continues=continues)
 
 
-INTERFACES = (Service, Policy, Zones, Memory, Jobs)
+INTERFACES = (Service, Policy, Zones, Memory, Dma, Jobs)

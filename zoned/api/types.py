@@ -137,6 +137,8 @@ class StatusInfo:
     members: int
     nodes: list[CapacityInfo]
     policy_files: list[str]
+    reservations: int
+    """of memory for devices, that stand"""
     alerts: list[AlertInfo]
 
 

@@ -57,12 +57,16 @@ def _verdict(found: StatusInfo) -> str:
     protection = "" if found.protects else ", without hard protection"
     facts = (
         f"zoned {found.version}: {counted(found.zones, 'zone')},"
-        f" {counted(found.members, 'member')},"
+        f" {counted(found.members, 'member')},{_reservations(found)}"
         f" cgroups by {found.cgroups} at {found.group}{protection}"
     )
     if found.ok:
         return f"{facts}; all is well"
     return f"{facts}; {counted(len(found.alerts), 'alert')} (zonectl explain CODE tells more)"
+
+
+def _reservations(found: StatusInfo) -> str:
+    return f" {counted(found.reservations, 'reservation')}," if found.reservations else ""
 
 
 @click.command()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`zonectl dma`: devices that cannot reach all memory, and what could be done for them."""
+"""`zonectl dma`: devices that cannot reach all memory, and memory that is reserved for them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zoned.cli.dma_reserve import check, release, reserve
 from zoned.cli.output import Format, emit, output_option
-from zoned.cli.talk import sign_of_life
+from zoned.cli.talk import Session, pass_session, sign_of_life
 from zoned.cli.topology import sysroot_option
 from zoned.errors import UnknownDevice, UsageError
 from zoned.units import parse_size
@@ -18,6 +19,7 @@ from zoned.units import parse_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from zoned.api.types_dma import ReservationInfo
     from zoned.kernel.root import Root
     from zoned.model.dma.allot import Report
     from zoned.model.dma.device import Device
@@ -38,27 +40,32 @@ def config_option(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group
 def dma() -> None:
-    """Look at devices that cannot reach all memory, and at what could be done for them."""
+    """Look at devices that cannot reach all memory, and reserve memory for them."""
+
+
+for _command in (reserve, release, check):
+    dma.add_command(_command)
 
 
 @dma.command("list")
 @output_option
 @sysroot_option
 @config_option
-def list_dma(output: Format, root: Root, config: Path | None) -> None:
-    """List the devices that do DMA, how far they reach, and what the policy wants for them.
+@pass_session
+def list_dma(session: Session, output: Format, root: Root, config: Path | None) -> None:
+    """List the devices that do DMA, how far they reach, and what is reserved for them.
 
     LIMIT is how far the device can address, SOURCE who says so: the place in the policy, or the
     driver that has it; "-" is unknown. Without a driver the kernel knows nothing. FOR is the
-    reservation of the policy, NEEDED its size, RUNG the way in which it could be had here.
+    reservation, NEEDED its size, RESERVED what is there of it, RUNG the way in which it is held, or
+    could be had here.
 
-    zoned reserves nothing for devices yet, so RESERVED is always 0. All PCI devices are listed,
-    and of the platform's those of which something is known. No daemon and no root needed, but
-    without root much of RUNG cannot be told.
+    All PCI devices are listed, and of the platform's those of which something is known. Without the
+    daemon, or with --config, it is told what could be had; without root much of that is unknown.
     """
     from zoned.cli.dma_tables import reports_data, reports_notes, reports_table
 
-    found = [each for each in _reports(root, config) if _is_of_interest(each)]
+    found = [each for each in _listed(session, root, config) if _is_of_interest(each)]
     notes = reports_notes(found)
     emit(output, reports_data(found), reports_table(found), notes=[*notes, *_unseen(root, found)])
 
@@ -74,7 +81,9 @@ def list_dma(output: Format, root: Root, config: Path | None) -> None:
 @output_option
 @sysroot_option
 @config_option
+@pass_session
 def explain(
+    session: Session,
     device: str,
     size: str | None,
     limit: str | None,
@@ -95,18 +104,45 @@ def explain(
     from zoned.cli.dma_tables import explained_data, explained_notes, explained_tables
 
     asked = _asked(size, limit)
-    found = _reports(root, config, device, asked)
+    found = _reports(root, config, device, asked, _told(session, root, config))
     each = next(one for one in found if one.device is not None and _is_called(one.device, device))
     notes = [*explained_notes(each), *_unseen(root, [each])]
     emit(output, explained_data(each), *explained_tables(each), notes=notes)
 
 
+def _listed(session: Session, root: Root, config: Path | None) -> Sequence[Report]:
+    """Return how it stands with all devices, by the daemon's word where it can be asked."""
+    told = _told(session, root, config)
+    if told is None:
+        return _reports(root, config)
+    from zoned.cli.dma_live import merged
+    from zoned.kernel.devices import read_devices
+    from zoned.model.dma.allot import reports
+    from zoned.model.dma.offer import Offer
+
+    return merged(reports(read_devices(root), _policy(config), Offer()), told)
+
+
+def _told(session: Session, root: Root, config: Path | None) -> Sequence[ReservationInfo] | None:
+    """Return what the daemon knows; None where it cannot be asked, or is not to be."""
+    if not root.live or config is not None:
+        return None
+    from zoned.cli.dma_live import reservations
+
+    return reservations(session)
+
+
 def _reports(
-    root: Root, config: Path | None, name: str = "", asked: Wish | None = None
+    root: Root,
+    config: Path | None,
+    name: str = "",
+    asked: Wish | None = None,
+    told: Sequence[ReservationInfo] | None = None,
 ) -> tuple[Report, ...]:
     """Return how it stands with all devices; `name` has to be one of them, and `asked` is what is
-    wanted for it, where not None.
+    wanted for it, where not None. `told` is what the daemon knows.
     """
+    from zoned.cli.dma_live import asked_by_hand, held_of
     from zoned.kernel.devices import read_devices
     from zoned.model.dma.allot import anything_wanted, reports
     from zoned.model.dma.offer import Offer
@@ -114,7 +150,8 @@ def _reports(
     policy = _policy(config)
     devices = read_devices(root)
     named = [_find(devices, name).address] if name else []
-    instead = {address: asked for address in named if asked is not None}
+    instead = asked_by_hand(told or ())
+    instead |= {address: asked for address in named if asked is not None}
     if not instead and not anything_wanted(devices, policy):
         return reports(devices, policy, Offer())
     # The plain list does without.
@@ -122,7 +159,7 @@ def _reports(
 
     with sign_of_life("looking at memory"):
         offer = read_offer(root)
-    return reports(devices, policy, offer, instead)
+    return reports(devices, policy, offer, instead, held_of(told or ()))
 
 
 def _policy(config: Path | None) -> DmaPolicy:
@@ -151,11 +188,9 @@ def _asked(size: str | None, limit: str | None) -> Wish | None:
         return None
     from zoned.model.dma.match import Match
     from zoned.model.dma.wish import Wish
-    from zoned.policy.values_dma import limit as highest
+    from zoned.policy.values_dma import limit_text
 
-    # The policy's numbers are numbers; those of a command line are text.
-    is_bits = limit is not None and limit.isascii() and limit.isdigit() and len(limit) < 4
-    mask = None if limit is None else highest(int(limit) if is_bits else limit)
+    mask = None if limit is None else limit_text(limit)
     return Wish(name="", match=Match(), size=parse_size(size), limit=mask, priority=-1)
 
 

@@ -38,7 +38,15 @@ _DEVICE_KEYS = (
 )
 _HEADS = ("DEVICE", "ID", "DRIVER", ">NODE", "IOMMU", "LIMIT", "SOURCE", "FOR")
 _HOLDS = {True: "yes", False: "no", None: None}
-_IN_TROUBLE = frozenset({DmaState.REFUSED, DmaState.IMPOSSIBLE, DmaState.UNSURE})
+_IN_TROUBLE = frozenset(
+    {
+        DmaState.REFUSED,
+        DmaState.IMPOSSIBLE,
+        DmaState.UNSURE,
+        DmaState.WAITING,
+        DmaState.LEAVING,
+    }
+)
 
 
 def reports_data(found: Sequence[Report]) -> list[dict[str, object]]:
@@ -101,6 +109,7 @@ def _data(report: Report) -> dict[str, object]:
         **_device_data(report.device),
         "limit": _limit_data(report.limit),
         **_wish_data(report.wish),
+        "name": report.name or None,
         "reserved": report.reserved,
         "rung": None if report.rung is None else str(report.rung),
         "state": None if report.state is None else str(report.state),
@@ -199,7 +208,7 @@ def _source(limit: Limit) -> str | None:
 
 def _troubles(found: Sequence[Report]) -> Iterator[str]:
     for each in found:
-        if each.verdict is None or each.verdict.state not in _IN_TROUBLE:
+        if each.verdict is None or each.state not in _IN_TROUBLE:
             continue
         code = f"[{each.verdict.code}] " if each.verdict.code else ""
         hint = f" ({each.verdict.hint})" if each.verdict.hint else ""

@@ -296,7 +296,9 @@ def conclude(job: JobInfo, output: Format, *, interrupted: bool = False) -> None
             raise JobInterrupted(f"job {job.id} was interrupted: {why}", hint=hint)
 
 
-def _partial(job: JobInfo) -> Partial:
+def _partial(job: JobInfo) -> ZonedError:
+    if job.error is not None and not job.left_behind:
+        return revive(job.error.code, job.error.message, job.error.hint)
     parts = [job.error.message] if job.error else []
     hint = job.error.hint if job.error else ""
     if job.left_behind:

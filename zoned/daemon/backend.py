@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoned.daemon import views
 from zoned.daemon.base import list_base
+from zoned.daemon.dma import list_reservations, manual
 from zoned.daemon.jobs import job_info, survey_info
 from zoned.daemon.request import job_parameters, surveyed_kind, zone_spec
 from zoned.engine.zones import find_zone
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
 
     from zoned.api.types import (
+        AlertInfo,
         BaseListInfo,
         BlockInfo,
         JobInfo,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         ZoneInfo,
         ZoneRequest,
     )
+    from zoned.api.types_dma import ReservationInfo
     from zoned.daemon.jobs import JobDesk
     from zoned.daemon.peer import Peer
     from zoned.daemon.worker import Worker
@@ -47,6 +50,8 @@ _RIGHTS = {
     JobKind.UNPARK: "unpark memory blocks",
     JobKind.BASE_ADD: "add base zones",
     JobKind.BASE_REMOVE: "remove base zones",
+    JobKind.DMA_RESERVE: "reserve memory for devices",
+    JobKind.DMA_RELEASE: "release memory of devices",
 }
 
 
@@ -115,6 +120,38 @@ class PeerBackend:
     async def held_blocks(self) -> list[BlockInfo]:
         self._peer.require_reader()
         return views.held_blocks(self._machine)
+
+    async def dma_list(self) -> list[ReservationInfo]:
+        self._peer.require_reader()
+        return await self._worker.look(
+            lambda: list_reservations(self._machine, self._jobs.busy_zones.get)
+        )
+
+    async def dma_reserve(
+        self,
+        *,
+        device: str,
+        size: int,
+        name: str | None,
+        limit: str | None,
+        rungs: list[str] | None,
+    ) -> JobInfo:
+        self._peer.require_writer(_RIGHTS[JobKind.DMA_RESERVE])
+        asked = manual(device=device, size=size, name=name, limit=limit, rungs=rungs)
+        return await self._start(JobKind.DMA_RESERVE, {"manual": asked})
+
+    async def dma_release(self, name: str) -> JobInfo:
+        return await self.start_job(JobKind.DMA_RELEASE, name=name)
+
+    async def dma_check(self) -> list[AlertInfo]:
+        self._peer.require_reader()
+        found = await self._worker.change(self._engine.dma_check)
+        return [views.alert_info(alert) for alert in found]
+
+    async def dma_prepare(self, device: str) -> JobInfo | None:
+        self._peer.require_writer("prepare devices")
+        number = await self._worker.change(lambda: self._engine.dma_prepare(device))
+        return None if number is None else job_info(self._jobs.get(number))
 
     async def enter(self, name: str) -> None:
         self._peer.require_one_of(self._engine.users_of(name), name)

@@ -19,6 +19,7 @@ from zoned.daemon.jobs import JobDesk
 from zoned.daemon.notify import notify, watchdog_interval
 from zoned.daemon.server import Server
 from zoned.daemon.worker import Worker
+from zoned.engine.dma.manual import ManualStore
 from zoned.engine.engine import Engine
 from zoned.engine.jobs.book import JobBook
 from zoned.engine.jobs.runner import JobRunner
@@ -65,6 +66,7 @@ def build_machine(options: Options) -> Machine:
         units=choose_units(root, options.group),
         store=Store(options.state or _STATE),
         ledger=Ledger(options.state or _RUNTIME, boot_id(root)),
+        manual=ManualStore(options.state or _STATE),
         fence=choose_fence(root, options.group),
         own_memory=OwnMemory(root) if root.live else None,
     )

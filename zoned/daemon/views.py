@@ -69,7 +69,7 @@ def show_zone(machine: Machine, name: str, alerts: Iterable[Alert]) -> ZoneDetai
         pressure=_pressure(group),
         events=_events(group.events) if group else _NO_EVENTS,
         processes=_members(machine, group),
-        alerts=[_alert(alert) for alert in alerts],
+        alerts=[alert_info(alert) for alert in alerts],
         blocks=sorted(
             number
             for number, each in machine.ledger.touched.blocks.items()
@@ -113,7 +113,8 @@ def status(machine: Machine, alerts: Iterable[Alert]) -> StatusInfo:
             for each in capacity.values()
         ],
         policy_files=list(machine.policy.files),
-        alerts=[_alert(alert) for alert in alerts],
+        reservations=sum(each.standing for each in machine.ledger.touched.reservations.values()),
+        alerts=[alert_info(alert) for alert in alerts],
     )
 
 
@@ -194,5 +195,6 @@ def _members(machine: Machine, group: Group | None) -> list[MemberInfo]:
     return members
 
 
-def _alert(alert: Alert) -> AlertInfo:
+def alert_info(alert: Alert) -> AlertInfo:
+    """Return what is shown of an alert."""
     return AlertInfo(code=alert.code.value, subject=alert.subject, message=alert.message)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from zoned.engine import members, units, zones
 from zoned.engine.base.watch import HotplugKeeper, find_races
+from zoned.engine.blocks.hands import Direct
 from zoned.engine.blocks.keeper import BlockKeeper
+from zoned.engine.dma.keeper import DmaKeeper, Jobs
 from zoned.engine.operations.context import Context
 from zoned.engine.operations.registry import operations, surveyors
 from zoned.engine.operations.widen import narrow
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from zoned.engine.jobs.runner import JobRunner
     from zoned.engine.machine import Machine
     from zoned.model.alert import Alert
-    from zoned.model.job import JobKind, JobRequest
+    from zoned.model.job import Job, JobKind, JobRequest
     from zoned.model.migration import Survey
     from zoned.model.policy import Policy
     from zoned.model.zone import ZoneSpec
@@ -44,7 +46,15 @@ class Engine:
         self._load_policy = load_policy
         self._keeper = BlockKeeper(machine, self._start_own)
         self._hotplug = HotplugKeeper(machine, self._start_own)
-        self._reconciler = Reconciler(machine, self._is_busy, self._block_alerts)
+        self._dma = DmaKeeper(
+            machine,
+            Jobs(
+                start=lambda *what: self._started(*what).id,
+                busy=self._job_of,
+                failed=self._failure_of,
+            ),
+        )
+        self._reconciler = Reconciler(machine, self._is_busy, self._other_alerts)
         self._context = Context(machine=machine, reconciler=self._reconciler)
         self._operations = operations(self._context)
         self._surveyors = surveyors(self._context)
@@ -68,6 +78,7 @@ class Engine:
         self._forget_dead_members()
         self._narrow_leftovers()
         self._hotplug.look()
+        self.dma_look()
         self._reconciler.run()
         if self.jobs is not None and not self._blocks_are_busy():
             self._keeper.settle()
@@ -86,7 +97,30 @@ class Engine:
             self._reconciler.forget(zone)
         self._keeper.again()
         self._hotplug.claim()
+        self._dma.again()
+        self.dma_look()
         self._reconciler.run()
+
+    def dma_look(self) -> None:
+        """Start jobs for memory of devices that have come or gone, or that the policy wants."""
+        self._dma.look()
+
+    def dma_prepare(self, address: str) -> int | None:
+        """Return the job that a driver of the device should wait for; None where there is none.
+
+        Raises UnknownDevice.
+        """
+        return self._dma.prepare(address)
+
+    def dma_check(self) -> list[Alert]:
+        """Return what is missing or broken of the memory for devices, by a look at all of it."""
+        return self._dma.check()
+
+    def dma_early(self) -> list[str]:
+        """Reserve what is wanted for devices in this thread, for where no jobs can run; return what
+        could not be, with the reason.
+        """
+        return self._dma.reserve_now(Direct())
 
     @property
     def alerts(self) -> tuple[Alert, ...]:
@@ -143,7 +177,7 @@ class Engine:
                 zones.forget(self.machine, self._reconciler, zones.find_zone(self.machine, name))
             except ZonedError as error:
                 left.append(f"{name}: {error}")
-        return left + self._keeper.give_all_back()
+        return left + self._dma.give_all_back() + self._keeper.give_all_back()
 
     def _refuse_busy(self, zone: str) -> None:
         if self.jobs is not None:
@@ -158,20 +192,36 @@ class Engine:
 
     def _start_own(self, kind: JobKind, parameters: Mapping[str, Any]) -> None:
         """Start a job that nobody asked for. Raises TryLater while there is nobody to run it."""
+        self._started(kind, parameters)
+
+    def _started(self, kind: JobKind, parameters: Mapping[str, Any]) -> Job:
         if self.jobs is None:
             raise TryLater("jobs cannot be started yet")
         request, body = self.prepare(kind, parameters)
-        self.jobs.start(request, os.getuid(), body)
+        return self.jobs.start(request, os.getuid(), body)
+
+    def _job_of(self, name: str) -> int | None:
+        return None if self.jobs is None else self.jobs.busy_zones.get(name)
+
+    def _failure_of(self, name: str) -> str:
+        """Return why the last job that held a name failed; nothing where it did not."""
+        jobs = () if self.jobs is None else self.jobs.list()
+        last = next((job for job in reversed(jobs) if name in job.request.zones), None)
+        error = None if last is None else last.error
+        if error is None:
+            return ""
+        return f"{error.message} ({error.hint})" if error.hint else error.message
 
     def _blocks_are_busy(self) -> bool:
         """Return whether a job may be in the midst of changing memory blocks."""
         jobs = self.jobs
         return jobs is not None and any(job.request.kind.changes_blocks for job in jobs.active)
 
-    def _block_alerts(self) -> Iterable[Alert]:
-        if self._blocks_are_busy():
-            return ()
-        return (*self._keeper.alerts(), *find_races(self.machine))
+    def _other_alerts(self) -> Iterable[Alert]:
+        yield from self._dma.alerts()
+        if not self._blocks_are_busy():
+            yield from self._keeper.alerts()
+            yield from find_races(self.machine)
 
     def _narrow_leftovers(self) -> None:
         """Take back nodes that a job lent to a zone and could not take back itself."""

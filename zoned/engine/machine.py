@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zoned.engine.blocks.hands import Turn
+from zoned.engine.dma.manual import ManualStore
 from zoned.engine.kernel_memory import counted_movable
 from zoned.engine.migration.costs import Costs
 from zoned.kernel.node import read_topology
@@ -43,6 +44,8 @@ class Machine:
     units: UnitDriver | None
     store: Store
     ledger: Ledger
+    manual: ManualStore = field(default_factory=ManualStore)
+    """memory for devices that was asked for by hand"""
     policy: Policy = field(default_factory=Policy)
     costs: Costs = field(default_factory=Costs)
     turn: Turn = field(default_factory=Turn)

@@ -22,6 +22,7 @@ ZonedError
 │   ├── DmaContradiction    the policy says two things of one device
 │   ├── LimitUnknown        nobody knows how far a device can reach
 │   ├── LimitTooLow  TooLittleBelow     a device's limit leaves too little memory, or none
+│   ├── NoSuchReservation  AlreadyReserved  ReservationInUse  RegionReserved
 │   └── PolicyError     one or more mistakes in policy files, all of them together
 ├── MachineError        the machine refuses or lacks something                      exit 1
 │   ├── KernelRefused   a write to a kernel file failed
@@ -32,10 +33,12 @@ ZonedError
 │   ├── BlockRefused    a memory block cannot be in the state that was asked for
 │   ├── BlockTimeout    the kernel did not get a memory block where it should be in time
 │   ├── BlockStuck      a memory block is on its way out and does not come back
+│   ├── RungFails  NoRung   memory for a device cannot be had in one way, or in any
 │   └── StateDamaged    a state file of zoned's own cannot be read
 ├── NoDaemon            nobody listens on the socket                                exit 3
 ├── Denied              the caller may not do this                                  exit 4
 ├── Partial             something was done and something is left                    exit 64
+│   └── PendingReboot   memory for a device is to be had after a reboot
 ├── TryLater            the same request can succeed later                          exit 75
 │   ├── ZoneBusy        a job works on the zone
 │   └── JobInterrupted  the daemon ended during the job
@@ -50,6 +53,7 @@ statuses follow sysexits.h where a meaning there fits.
 from __future__ import annotations
 
 from zoned.errors.asked import (
+    AlreadyReserved,
     BadInput,
     BadList,
     BadName,
@@ -74,12 +78,15 @@ from zoned.errors.asked import (
     NoSuchDax,
     NoSuchJob,
     NoSuchProcess,
+    NoSuchReservation,
     NoSuchUnit,
     NoSuchZone,
     NotAMember,
     NotConfinable,
     NotRemovable,
     PolicyError,
+    RegionReserved,
+    ReservationInUse,
     TooFewBlocks,
     TooLittleBelow,
     UnitInZone,
@@ -94,6 +101,7 @@ from zoned.errors.course import (
     JobInterrupted,
     NoDaemon,
     Partial,
+    PendingReboot,
     TryLater,
     ZoneBusy,
 )
@@ -104,7 +112,9 @@ from zoned.errors.machine import (
     BlockTimeout,
     KernelRefused,
     MachineError,
+    NoRung,
     NotAsWritten,
+    RungFails,
     ServiceManager,
     StateDamaged,
     Unsupported,
@@ -114,6 +124,7 @@ from zoned.errors.root import (
 )
 
 __all__ = (
+    "AlreadyReserved",
     "BadInput",
     "BadList",
     "BadName",
@@ -143,10 +154,12 @@ __all__ = (
     "NoCapacity",
     "NoDaemon",
     "NoRoom",
+    "NoRung",
     "NoSuchCgroup",
     "NoSuchDax",
     "NoSuchJob",
     "NoSuchProcess",
+    "NoSuchReservation",
     "NoSuchUnit",
     "NoSuchZone",
     "NodeInUse",
@@ -156,7 +169,11 @@ __all__ = (
     "NotConfinable",
     "NotRemovable",
     "Partial",
+    "PendingReboot",
     "PolicyError",
+    "RegionReserved",
+    "ReservationInUse",
+    "RungFails",
     "ServiceManager",
     "StateDamaged",
     "TooFewBlocks",

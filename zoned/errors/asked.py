@@ -282,6 +282,42 @@ class TooLittleBelow(BadInput):
     code = "too-little-below"
 
 
+class NoSuchReservation(BadInput):
+    """There is no memory reserved under that name, or for that device.
+
+    `zonectl dma list` shows for which devices there is.
+    """
+
+    code = "no-such-reservation"
+
+
+class AlreadyReserved(BadInput):
+    """Memory for the device is wanted already: by the policy, or asked for by hand.
+
+    `zonectl dma list` shows it. One that was asked for by hand goes with `zonectl dma release`.
+    """
+
+    code = "already-reserved"
+
+
+class ReservationInUse(BadInput):
+    """Memory that is reserved for a device cannot be given back while programs have buffers of it.
+
+    End the programs first; the message names them.
+    """
+
+    code = "reservation-in-use"
+
+
+class RegionReserved(BadInput):
+    """A device-dax region cannot become a base zone while memory of it is reserved for devices.
+
+    The message names the reservations.
+    """
+
+    code = "region-reserved"
+
+
 class PolicyError(BadInput):
     """Policy files have mistakes. All of them are listed, each with file, line and field."""
 

@@ -29,6 +29,14 @@ class Partial(ZonedError):
     exit_status = 64
 
 
+class PendingReboot(Partial):
+    """Memory that a device can reach cannot be had now, but after a reboot with other words on the
+    kernel's command line. The message gives them. What was asked for stays on record.
+    """
+
+    code = "pending-reboot"
+
+
 class TryLater(ZonedError):
     """The same request can succeed later."""
 

@@ -75,6 +75,23 @@ class BlockStuck(MachineError):
     code = "block-stuck"
 
 
+class RungFails(MachineError):
+    """A rung of the ladder does not hold the memory that is wanted for a device.
+
+    Nothing is left of the attempt, and the next rung is tried.
+    """
+
+    code = "rung-fails"
+
+
+class NoRung(MachineError):
+    """No rung of the ladder holds the memory that is wanted for a device. The message tells of each
+    that was tried; `zonectl dma explain DEVICE` tells of all.
+    """
+
+    code = "no-rung"
+
+
 class StateDamaged(MachineError):
     """A state file of zoned's own cannot be read. It is left as it is, and zoned does not start."""
 

@@ -23,13 +23,14 @@ _RAM = "System RAM"
 _HUGE = re.compile(r"hugepages-(\d+)kB")
 
 
-def read_offer(root: Root) -> Offer:
+def read_offer(root: Root, *, blocks: bool = True) -> Offer:
     """Return what the machine has. To all but root much of it is unknown.
 
-    Looks at every page of the memory blocks below 4 GiB. Raises MachineError for a file that cannot
-    be read.
+    Looks at every page of the memory blocks below 4 GiB, unless `blocks` is False: then there are
+    none. Raises MachineError for a file that cannot be read.
     """
     resources = read_iomem(root)
+    low = (block for block in read_blocks(root) if block.start < _LOW_END) if blocks else ()
     return Offer(
         ram=None if resources is None else _ram(resources),
         claimed=_claimed(root, resources or ()),
@@ -39,7 +40,7 @@ def read_offer(root: Root) -> Offer:
         ratio=read_ratio(root),
         cma_end=cma_end(root),
         block_size=block_size(root),
-        low_blocks=tuple(outlooks(root, (b for b in read_blocks(root) if b.start < _LOW_END))),
+        low_blocks=tuple(outlooks(root, low)),
         huge_sizes=_huge_sizes(root),
     )
 

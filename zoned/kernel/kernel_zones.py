@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 _PAGE = 4096
 _ZONE = re.compile(r"^Node +(\d+), +zone +(\S+)$", re.MULTILINE)
 _NUMBER = re.compile(
-    r"^ +(?:pages )?(free|spanned|present|managed|cma|start_pfn):? +(\d+)$", re.MULTILINE
+    r"^ +(?:pages )?(free|spanned|present|managed|cma|nr_free_cma|start_pfn):? +(\d+)$",
+    re.MULTILINE,
 )
+_PROTECTION = re.compile(r"^ +protection: \(([\d, ]*)\)$", re.MULTILINE)
 _DEVICE = "Device"
 """Memory of devices' own, which nobody allocates."""
 
@@ -64,7 +66,14 @@ def _zone(node: int, name: str, text: str) -> KernelZone:
         managed=size.get("managed", 0),
         free=size.get("free", 0),
         cma=size.get("cma", 0),
+        free_cma=size.get("nr_free_cma", 0),
+        protection=_protection(text),
     )
+
+
+def _protection(text: str) -> tuple[int, ...]:
+    found = _PROTECTION.search(text)
+    return tuple(int(pages) * _PAGE for pages in re.findall(r"\d+", found[1])) if found else ()
 
 
 def _is_covered(zone: KernelZone, higher: list[KernelZone]) -> bool:

@@ -27,6 +27,8 @@ class AlertCode(StrEnum):
     BLOCKS_OWED = "blocks-owed"
     ONLINE_RACE = "online-race"
     NO_KERNEL_MEMORY = "no-kernel-memory"
+    RESERVATION_MISSING = "reservation-missing"
+    RESERVATION_BROKEN = "reservation-broken"
 
     def explain(self) -> str:
         """Return what the alert means and what to do."""
@@ -118,6 +120,18 @@ _EXPLANATIONS = {
         "in the zone can map memory any more, however much is free: it was taken offline by "
         "somebody else, or came back as movable memory after a reboot. Move the zone to a node "
         "that has some, or take one in addition: `zonectl move NAME --nodes LIST`."
+    ),
+    AlertCode.RESERVATION_MISSING: (
+        "Memory that the policy wants for a device, or that was asked for by hand, is not "
+        "reserved. The message says why, and where only another boot helps the words for the "
+        "kernel's command line. `zonectl dma explain DEVICE` tells of each way in which it could "
+        "be had. It is tried again every ten minutes, when a device comes or goes, and at each "
+        "reload."
+    ),
+    AlertCode.RESERVATION_BROKEN: (
+        "Memory that is reserved for a device is not as it should be any more: somebody else wrote "
+        "a setting, took a region, or pages have moved. The message says what. It is repaired at "
+        "once where that is possible, and tried again every ten minutes."
     ),
 }
 

@@ -31,6 +31,9 @@ class JobKind(StrEnum):
     BASE_REMOVE = "base-remove"
     GIVE_BACK = "give-back"
     """bring memory blocks that nobody wants any more back to how they were found"""
+    DMA_RESERVE = "dma-reserve"
+    """get a device memory that it can reach"""
+    DMA_RELEASE = "dma-release"
 
     @property
     def changes_blocks(self) -> bool:

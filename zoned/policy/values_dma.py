@@ -45,6 +45,13 @@ def limit(value: object) -> int:
     return mask
 
 
+def limit_text(text: str) -> int:
+    """Return a limit that was typed, as `limit` does of one in a file."""
+    # A file's numbers are numbers.
+    is_bits = text.isascii() and text.isdigit() and len(text) < 4
+    return limit(int(text) if is_bits else text)
+
+
 def pairs(value: object) -> tuple[str, ...]:
     """Return vendors and devices: ``1028:000a``, ``1028:*``, or a list of them."""
     return _each(value, _PAIR, "no vendor and device", "write it like 1028:000a or 1028:*")

@@ -56,6 +56,7 @@ NAMES = {
         "BaseAdd",
         "BaseRemove",
     },
+    "io.zoned.Dma": {"List", "Reserve", "Release", "Check", "Prepare"},
     "io.zoned.Jobs": {"List", "Show", "Pause", "Resume", "Cancel", "Watch"},
 }
 

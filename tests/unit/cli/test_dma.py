@@ -159,6 +159,7 @@ def test_json(dma: Callable[..., str], folder: Path) -> None:
         "reservation": "teach",
         "pool": None,
         "needed": 16 * MIB,
+        "name": "teach@0000:00:02.0",
         "reserved": 0,
         "rung": "lowmem",
         "state": "possible",

@@ -46,6 +46,7 @@ JO = Peer(pid=7, uid=54321, gids=frozenset({54321}))
 
 DB = ZoneRequest(name="db", size=GIB, users=["jo"])
 LOOKING = {"status", "list", "show", "jobs", "job", "watch", "survey", "blocks", "base"}
+LOOKING |= {"dma list", "dma check"}
 ASKED_FOR = set(JobKind) - {JobKind.CREATE, JobKind.FILL, JobKind.GIVE_BACK}
 KINDS = {f"job {kind}" for kind in ASKED_FOR}
 EVERYTHING = (
@@ -54,6 +55,9 @@ EVERYTHING = (
     | {
         "reset",
         "reload",
+        "dma reserve",
+        "dma release",
+        "dma prepare",
         "create",
         "start create",
         "resize",
@@ -163,6 +167,11 @@ def calls(backend: PeerBackend) -> dict[str, Awaitable[object]]:
         "job": backend.show_job(9),
         "watch": anext(backend.watch_job(9)),
         "survey": backend.survey("attach", name="db", pid=7),
+        "dma list": backend.dma_list(),
+        "dma check": backend.dma_check(),
+        "dma reserve": backend.dma_reserve(device="x", size=1, name=None, limit=None, rungs=None),
+        "dma release": backend.dma_release("x"),
+        "dma prepare": backend.dma_prepare("x"),
         "pause": backend.pause_job(9),
         "resume": backend.resume_job(9),
         "cancel": backend.cancel_job(9),

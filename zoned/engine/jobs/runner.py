@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from zoned.engine.jobs.control import Cancelled, JobControl, Suspended
 from zoned.errors import Bug, JobOver, NoSuchJob, Partial, TryLater, ZoneBusy, ZonedError
+from zoned.model.dma.held import reservation_of_owner
 from zoned.model.job import Job, JobError, JobState, Progress
 
 if TYPE_CHECKING:
@@ -116,8 +117,10 @@ class JobRunner:
         """Raise ZoneBusy if a job holds the zone. Not for the work of jobs themselves."""
         number = self.busy_zones.get(name)
         if number is not None:
+            reservation = reservation_of_owner(name)
+            whom = f"zone {name}" if reservation is None else f"reservation {reservation}"
             raise ZoneBusy(
-                f"job {number} works on zone {name} ({self.get(number).request.what})",
+                f"job {number} works on {whom} ({self.get(number).request.what})",
                 hint=f"zonectl job {number} wait waits for it, zonectl job {number} cancel ends it",
             )
 

@@ -11,6 +11,8 @@ from zoned.engine.operations.base_remove import BaseRemove
 from zoned.engine.operations.create import Create
 from zoned.engine.operations.destroy import Destroy
 from zoned.engine.operations.detach import Detach
+from zoned.engine.operations.dma_release import DmaRelease
+from zoned.engine.operations.dma_reserve import DmaReserve
 from zoned.engine.operations.mend import Fill, GiveBack
 from zoned.engine.operations.migrate import Migrate
 from zoned.engine.operations.move_zone import MoveZone
@@ -47,4 +49,6 @@ def operations(context: Context) -> Mapping[JobKind, Operation]:
         JobKind.GIVE_BACK: GiveBack(context=context),
         JobKind.BASE_ADD: BaseAdd(context=context),
         JobKind.BASE_REMOVE: BaseRemove(context=context),
+        JobKind.DMA_RESERVE: DmaReserve(context=context),
+        JobKind.DMA_RELEASE: DmaRelease(context=context),
     }

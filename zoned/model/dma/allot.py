@@ -13,12 +13,14 @@ from zoned.model.dma.device import Iommu
 from zoned.model.dma.ladder import Need, behind_iommu, chosen, climb
 from zoned.model.dma.limit import Limit, device_limit, mask_text
 from zoned.model.dma.rung import Rung
+from zoned.model.dma.standing import first_of, fits, less_held, own_name
 from zoned.model.dma.wish import device_wish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from zoned.model.dma.device import Device
+    from zoned.model.dma.held import Held
     from zoned.model.dma.ladder import Step
     from zoned.model.dma.offer import Offer
     from zoned.model.dma.wish import DmaPolicy, Wish
@@ -41,6 +43,10 @@ class DmaState(StrEnum):
     """no rung that may be tried can hold"""
     REFUSED = "refused"
     """the policy contradicts itself, or asks for what makes no sense"""
+    WAITING = "waiting"
+    """asked for by hand, and the device is not there"""
+    LEAVING = "leaving"
+    """it is there, nobody wants it any more, and it goes"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,8 @@ class Verdict:
     steps: tuple[Step, ...] = ()
     step: Step | None = None
     """the rung that could hold"""
+    need: Need | None = None
+    """what the ladder was climbed for; None where it was not"""
 
     @property
     def rung(self) -> Rung | None:
@@ -77,6 +85,8 @@ class Report:
     """bytes that are there now: for the device, or in the pool that it shares"""
     holding: Rung | None = None
     """the rung that holds them"""
+    name: str = ""
+    """of the reservation; none where nothing is wanted"""
 
     @property
     def state(self) -> DmaState | None:
@@ -97,6 +107,7 @@ class _Case:
     limit: Limit = field(default_factory=Limit)
     wish: Wish | None = None
     error: ZonedError | None = None
+    name: str = ""
 
 
 def anything_wanted(devices: Sequence[Device], policy: DmaPolicy) -> bool:
@@ -111,27 +122,81 @@ def reports(
     policy: DmaPolicy,
     offer: Offer,
     instead: Mapping[str, Wish] | None = None,
+    held: Mapping[str, Held] | None = None,
 ) -> tuple[Report, ...]:
     """Return how it stands with each device, in their order; then with what is to be held while no
     such device is there.
 
     Whoever has the higher priority chooses first, then what the policy names first, then the lower
-    address. What one is to get the next cannot have. What is refused of one device keeps no other
-    from its memory. `instead` is address -> what is wanted for that device, whatever the policy
-    says.
+    address. What one is to get, or has already (`held`, by name), the next cannot have. What is
+    refused of one device keeps no other from its memory. `instead` is address -> what is wanted for
+    that device, whatever the policy says.
     """
     cases = [_case(device, policy, (instead or {}).get(device.address)) for device in devices]
     cases += _absent(cases, policy)
     verdicts = [_at_once(case, offer) for case in cases]
+    held = held or {}
+    cases = _named(cases, verdicts, held)
+    left = less_held(offer, held.values())
     for group in _groups(cases, verdicts, policy):
-        verdict = _climbed([cases[index] for index in group], offer)
+        name = cases[group[0]].name
+        # What one has itself is there for it once more.
+        others = [each for each in held.values() if each.name != name]
+        there = less_held(offer, others) if name in held else left
+        verdict = _climbed([cases[index] for index in group], there)
         for index in group:
             verdicts[index] = verdict
-        offer = _less(offer, verdict)
+        if name not in held:
+            left = _less(left, verdict)
     return tuple(
-        Report(device=case.device, limit=case.limit, wish=case.wish, verdict=verdict)
-        for case, verdict in zip(cases, verdicts, strict=True)
+        _report(case, verdict, held) for case, verdict in zip(cases, verdicts, strict=True)
     )
+
+
+def _report(case: _Case, verdict: Verdict | None, held: Mapping[str, Held]) -> Report:
+    mine, need = held.get(case.name), None if verdict is None else verdict.need
+    stands = (
+        mine is not None
+        and mine.standing
+        and need is not None
+        and fits(mine, size=need.size, mask=need.mask, rungs=need.rungs)
+    )
+    return Report(
+        device=case.device,
+        limit=case.limit,
+        wish=case.wish,
+        verdict=verdict,
+        name=case.name,
+        reserved=mine.size if mine is not None and stands else 0,
+        holding=mine.rung if mine is not None and stands else None,
+    )
+
+
+def _named(
+    cases: Sequence[_Case], verdicts: Sequence[Verdict | None], held: Mapping[str, Held]
+) -> list[_Case]:
+    """Return the cases, each with the name of what is to be reserved for it.
+
+    That is the pool's, or the wish's with the device's address behind it; of one that is held also
+    without a device the wish's alone, which one of its devices has once there are some.
+    """
+    climbing: dict[str, list[str]] = {}
+    for case, verdict in zip(cases, verdicts, strict=True):
+        if case.wish is not None and case.device is not None and verdict is None:
+            climbing.setdefault(case.wish.name, []).append(case.device.address)
+    found = []
+    for case in cases:
+        wish, device = case.wish, case.device
+        if wish is None:
+            found.append(case)
+            continue
+        name = wish.pool or wish.name
+        if wish.pool is None and device is not None:
+            there = climbing.get(wish.name, [])
+            if not wish.hold or first_of(wish, there, held) != device.address:
+                name = own_name(wish, device.address)
+        found.append(dataclasses.replace(case, name=name))
+    return found
 
 
 def reach(limit: Limit, wish: Wish) -> int | None:
@@ -249,17 +314,22 @@ def _climbed(group: Sequence[_Case], offer: Offer) -> Verdict:
     try:
         steps = climb(need, offer)
     except ZonedError as error:
-        return _refused(error)
+        return dataclasses.replace(_refused(error), need=need)
+    return _judged(steps, need)
+
+
+def _judged(steps: tuple[Step, ...], need: Need) -> Verdict:
     step = chosen(steps)
     if step is not None:
         pending = step.rung is Rung.PENDING_REBOOT
         state = DmaState.PENDING_REBOOT if pending else DmaState.POSSIBLE
-        return Verdict(state=state, why=step.why, steps=steps, step=step)
+        return Verdict(state=state, why=step.why, steps=steps, step=step, need=need)
     unsure = next((each for each in steps if each.holds is None), None)
     if unsure is not None:
         why = f"{unsure.rung}: {unsure.why}"
-        return Verdict(state=DmaState.UNSURE, why=why, steps=steps)
-    return Verdict(state=DmaState.IMPOSSIBLE, why="no rung that may be tried holds", steps=steps)
+        return Verdict(state=DmaState.UNSURE, why=why, steps=steps, need=need)
+    why = "no rung that may be tried holds"
+    return Verdict(state=DmaState.IMPOSSIBLE, why=why, steps=steps, need=need)
 
 
 def _less(offer: Offer, verdict: Verdict) -> Offer:

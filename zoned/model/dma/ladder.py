@@ -14,7 +14,8 @@ from zoned.errors import LimitTooLow, TooLittleBelow
 from zoned.model.base import DaxMode
 from zoned.model.dma.boot_line import boot_span, boot_words
 from zoned.model.dma.device import Iommu
-from zoned.model.dma.limit import bits_mask, mask_text
+from zoned.model.dma.limit import mask_text
+from zoned.model.dma.lowmem import demand_of, low_zone, most_protected
 from zoned.model.dma.offer import CMA_KEY, LOW_KEY, Span, is_low
 from zoned.model.dma.rung import Rung
 from zoned.model.topology import BlockState
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from zoned.model.block import Outlook
-    from zoned.model.dma.offer import KernelZone, Offer
+    from zoned.model.dma.offer import Offer
 
 _ROOT = "only root may know"
 _NO_ZONES = "the kernel does not tell its zones"
@@ -150,9 +151,7 @@ def _cma(need: Need, offer: Offer) -> Step:
     total = sum(zone.cma for zone in offer.zones)
     if not total:
         return Step(rung=Rung.CMA, holds=False, why="the kernel has no CMA area")
-    all_below = offer.cma_end is not None and offer.cma_end - 1 <= need.mask
-    below = sum(zone.cma for zone in offer.zones if all_below or _within(zone, need.mask))
-    room = offer.left(CMA_KEY, below)
+    room = offer.left(CMA_KEY, offer.cma_below(need.mask))
     if room >= need.size:
         why = f"{format_size(room)} of CMA lie below the limit"
         return Step(rung=Rung.CMA, holds=True, why=why, key=CMA_KEY, takes=need.size)
@@ -160,15 +159,11 @@ def _cma(need: Need, offer: Offer) -> Step:
     return Step(rung=Rung.CMA, holds=False, why=f"{why} and not promised already")
 
 
-def _within(zone: KernelZone, mask: int) -> bool:
-    return zone.span is not None and zone.span.end - 1 <= mask
-
-
 def _lowmem(need: Need, offer: Offer) -> Step:
     rung = Rung.LOWMEM
     if offer.zones is None:
         return Step(rung=rung, holds=None, why=_NO_ZONES)
-    name = "DMA" if need.mask <= bits_mask(24) else "DMA32"
+    name = low_zone(need.mask)
     zones = [zone for zone in offer.zones if zone.name == name and zone.managed and zone.span]
     if offer.ratio is None or not zones:
         why = "the kernel has no vm.lowmem_reserve_ratio" if zones else f"it has no zone {name}"
@@ -178,27 +173,20 @@ def _lowmem(need: Need, offer: Offer) -> Step:
         why = f"no node with {name} has other memory, so the kernel could not protect it"
         return Step(rung=rung, holds=False, why=why)
     free = sum(zone.free for zone in covered)
-    above = sum(min(zone.free, _above(zone, need.mask, offer)) for zone in covered)
+    above = sum(min(zone.free, offer.beyond(zone, need.mask)) for zone in covered)
     room = offer.left(LOW_KEY, free - above)
     why = f"{format_size(free)} of {name} are free"
     if above:
         why += f", of which {format_size(above)} may lie above the limit"
     if offer.taken.get(LOW_KEY):
         why += f", and {format_size(offer.taken[LOW_KEY])} are promised already"
+    most = most_protected(offer.zones, name)
+    demand = demand_of(offer, [(need.mask, need.size + offer.taken.get(LOW_KEY, 0))])[name]
+    if room >= need.size and most < demand:
+        why += f"; of the {format_size(demand)} that it takes, it could protect {format_size(most)}"
+        return Step(rung=rung, holds=False, why=why)
     holds = room >= need.size
     return Step(rung=rung, holds=holds, why=why, key=LOW_KEY, takes=need.size if holds else 0)
-
-
-def _above(zone: KernelZone, mask: int, offer: Offer) -> int:
-    """Return the most memory of a zone that can lie beyond a device's reach."""
-    span = zone.span or Span(0, 0)
-    if offer.ram is None:
-        return span.size - span.below(mask)
-    pieces = [
-        Span(max(each.start, span.start), min(each.end, span.end) - max(each.start, span.start))
-        for each in offer.ram
-    ]
-    return sum(each.size - each.below(mask) for each in pieces if each.size > 0)
 
 
 def _blocks(need: Need, offer: Offer) -> Step:

@@ -68,6 +68,10 @@ class KernelZone:
     free: int = 0
     cma: int = 0
     """what areas of the contiguous memory allocator have of it"""
+    free_cma: int = 0
+    """what of these is free"""
+    protection: tuple[int, ...] = ()
+    """what of it is kept from allocations that ask for each zone of the node, lowest zone first"""
     covered: bool = False
     """whether the same node has memory in a higher zone: only then can the kernel keep ordinary
     allocations out of this one"""
@@ -127,6 +131,26 @@ class Offer:
             return None
         return regions + sum(
             min(zone.present, zone.span.below(mask)) for zone in self.zones if zone.span
+        )
+
+    def beyond(self, zone: KernelZone, mask: int) -> int:
+        """Return the most memory of a zone that can lie beyond a device's reach."""
+        span = zone.span or Span(0, 0)
+        if self.ram is None:
+            return span.size - span.below(mask)
+        pieces = [
+            Span(max(each.start, span.start), min(each.end, span.end) - max(each.start, span.start))
+            for each in self.ram
+        ]
+        return sum(each.size - each.below(mask) for each in pieces if each.size > 0)
+
+    def cma_below(self, mask: int) -> int:
+        """Return how much of the kernel's CMA areas is known to lie where a device reaches."""
+        all_below = self.cma_end is not None and self.cma_end - 1 <= mask
+        return sum(
+            zone.cma
+            for zone in self.zones or ()
+            if all_below or (zone.span is not None and zone.span.end - 1 <= mask)
         )
 
     def left(self, key: str, size: int) -> int:

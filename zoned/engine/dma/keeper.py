@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks after memory for devices: devices come and go, the policy changes, the daemon was killed.
+
+Nothing is set up or taken down here: what is to be done becomes a job, one for each reservation.
+What did not succeed is tried again after a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from zoned.engine.blocks.hands import Direct
+from zoned.engine.dma.holders import HOLDERS
+from zoned.engine.dma.reserve import boot_hint, release, reserve
+from zoned.engine.dma.sight import find_device, look
+from zoned.engine.dma.wanted import What, to_do, unmet, wanted
+from zoned.errors import TryLater, ZonedError
+from zoned.model.alert import Alert, AlertCode
+from zoned.model.dma.held import dma_owner
+from zoned.model.dma.wish import DmaPolicy
+from zoned.model.job import JobKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from zoned.engine.blocks.hands import Hands
+    from zoned.engine.machine import Machine
+    from zoned.model.dma.allot import Report
+    from zoned.model.dma.held import Held
+
+_log = logging.getLogger(__name__)
+
+AGAIN = 600.0
+"""Seconds after which what did not succeed is tried again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jobs:
+    """What the keeper needs of those who run jobs."""
+
+    start: Callable[[JobKind, Mapping[str, Any]], int]
+    """start one; return its number"""
+    busy: Callable[[str], int | None]
+    """return the number of the job that holds a name"""
+    failed: Callable[[str], str]
+    """return why the last job that held a name failed; nothing where it did not"""
+
+
+class DmaKeeper:
+    """Brings reservations to what is wanted. For the thread that changes the machine."""
+
+    def __init__(
+        self, machine: Machine, jobs: Jobs, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take what runs jobs."""
+        self._machine = machine
+        self._jobs = jobs
+        self._clock = clock
+        self._tried: dict[tuple[str, What], float] = {}
+        self._reports: tuple[Report, ...] = ()
+        self._faults: dict[str, list[str]] = {}
+
+    def look(self) -> dict[str, int]:
+        """Look at the devices; start a job for each reservation that something is to be done about.
+
+        Return the numbers of the jobs by reservation, those that run already among them.
+        """
+        try:
+            return self._look()
+        except ZonedError as error:
+            _log.warning("memory for devices: [%s] %s", error.code, error)
+            return {}
+
+    def again(self) -> None:
+        """Have the next look try everything: the policy has changed."""
+        self._tried.clear()
+
+    def prepare(self, address: str) -> int | None:
+        """Look, and return the number of the job that a device has to wait for; None for none.
+
+        Raises UnknownDevice.
+        """
+        address = find_device(self._machine, address).address
+        started = self.look()
+        names = {
+            report.name
+            for report in self._reports
+            if report.device is not None and report.device.address == address
+        }
+        return next((number for name, number in started.items() if name in names), None)
+
+    def reserve_now(self, hands: Hands) -> list[str]:
+        """Set up all that is wanted in the caller's thread, for where there are no jobs: the most
+        important first. Return what could not be, with the reason.
+        """
+        left = []
+        for name, what in to_do(look(self._machine), self._held).items():
+            try:
+                each = wanted(look(self._machine)).get(name)
+                if what is What.TAKE_DOWN:
+                    release(self._machine, hands, name)
+                elif each is not None:
+                    reserve(self._machine, hands, each)
+            except ZonedError as error:
+                left.append(f"reservation {name}: {error}")
+        return left
+
+    def give_all_back(self) -> list[str]:
+        """Give everything back, what was asked for by hand too; return what could not be, with the
+        reason.
+        """
+        machine = self._machine
+        # What only the policy wants comes back with the next reload.
+        dma = DmaPolicy(quirks=machine.policy.dma.quirks)
+        machine.policy = replace(machine.policy, dma=dma)
+        for name in machine.manual.all:
+            machine.manual.drop(name)
+        self._reports, self._faults, left = (), {}, []
+        for name in list(self._held):
+            try:
+                release(machine, Direct(), name)
+            except ZonedError as error:
+                left.append(f"reservation {name}: {error}")
+        return left
+
+    def alerts(self) -> Iterator[Alert]:
+        """Yield what was missing or broken at the last look."""
+        for report in unmet(self._reports, self._held):
+            if self._jobs.busy(dma_owner(report.name)) is None:
+                message = _why(report, self._jobs.failed(dma_owner(report.name)))
+                yield _alert(AlertCode.RESERVATION_MISSING, report.name, message)
+        for name, faults in self._faults.items():
+            if name in self._held and self._jobs.busy(dma_owner(name)) is None:
+                yield _alert(AlertCode.RESERVATION_BROKEN, name, "; ".join(faults))
+
+    def check(self) -> list[Alert]:
+        """Look at everything, start nothing, and return what is missing or broken now.
+
+        Raises MachineError where the machine cannot be read.
+        """
+        self._reports = look(self._machine)
+        self._find_faults()
+        return list(self.alerts())
+
+    @property
+    def _held(self) -> Mapping[str, Held]:
+        return self._machine.ledger.touched.reservations
+
+    def _look(self) -> dict[str, int]:
+        reports = look(self._machine, whole=False)
+        if to_do(reports, self._held) or any(unmet(reports, self._held)):
+            # What can be had instead: that takes a look at the pages of memory blocks.
+            reports = look(self._machine)
+        self._reports = reports
+        self._find_faults()
+        found = to_do(self._reports, self._held)
+        found |= {name: What.REPAIR for name in self._faults if name not in found}
+        self._tried = {key: when for key, when in self._tried.items() if key[0] in found}
+        started = {}
+        for name, what in found.items():
+            number = self._jobs.busy(dma_owner(name)) or self._try(name, what)
+            if number is not None:
+                started[name] = number
+        return started
+
+    def _find_faults(self) -> None:
+        self._faults = {}
+        for name, each in self._held.items():
+            if each.standing and self._jobs.busy(dma_owner(name)) is None:
+                faults = HOLDERS[each.rung].faults(self._machine, each)
+                if faults:
+                    self._faults[name] = faults
+
+    def _try(self, name: str, what: What) -> int | None:
+        now, key = self._clock(), (name, what)
+        if key in self._tried and now - self._tried[key] < AGAIN:
+            return None
+        self._tried[key] = now
+        try:
+            if what is What.TAKE_DOWN:
+                return self._jobs.start(JobKind.DMA_RELEASE, {"name": name, "unwanted": True})
+            return self._jobs.start(JobKind.DMA_RESERVE, {"name": name})
+        except TryLater:
+            del self._tried[key]
+        except ZonedError as error:
+            _log.warning("reservation %s: [%s] %s", name, error.code, error)
+        return None
+
+
+def _why(report: Report, failed: str) -> str:
+    verdict = report.verdict
+    if verdict is None:
+        return failed
+    hint = verdict.hint or boot_hint(verdict.step)
+    code = f"[{verdict.code}] " if verdict.code else ""
+    return f"{failed or code + verdict.why}" + (f" ({hint})" if hint and not failed else "")
+
+
+def _alert(code: AlertCode, name: str, message: str) -> Alert:
+    return Alert(code=code, subject=f"reservation {name}", message=message)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One look at the devices, at what is wanted for them, and at what there is. Changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoned.engine.dma.wanted import wanted
+from zoned.errors import UnknownDevice
+from zoned.kernel.devices import read_devices
+from zoned.kernel.dma_offer import read_offer
+from zoned.model.dma.allot import anything_wanted, reports
+
+if TYPE_CHECKING:
+    from zoned.engine.dma.manual import Manual
+    from zoned.engine.dma.wanted import Wanted
+    from zoned.engine.machine import Machine
+    from zoned.model.dma.allot import Report
+    from zoned.model.dma.device import Device
+
+
+def look(machine: Machine, *, more: Manual | None = None, whole: bool = True) -> tuple[Report, ...]:
+    """Return how it stands with each device, see `reports`; none where nothing is wanted.
+
+    `more` is wanted besides. Without `whole` the pages of memory blocks are not looked at, so what
+    rungs say of them is worth nothing. Raises MachineError where the machine cannot be read.
+    """
+    instead = machine.manual.wishes
+    if more is not None:
+        instead[more.device] = more.wish
+    devices = read_devices(machine.root)
+    policy, held = machine.policy.dma, machine.ledger.touched.reservations
+    if not instead and not anything_wanted(devices, policy):
+        return ()
+    return reports(devices, policy, read_offer(machine.root, blocks=whole), instead, held)
+
+
+def look_for(machine: Machine, name: str) -> Wanted | None:
+    """Return what is wanted under a name, now; None where nothing is."""
+    return wanted(look(machine)).get(name)
+
+
+def find_device(machine: Machine, address: str) -> Device:
+    """Return a device by its address, of which PCI's domain may be left out.
+
+    Raises UnknownDevice.
+    """
+    names = {address, address.lower(), f"0000:{address.lower()}"}
+    for device in read_devices(machine.root):
+        if device.address in names:
+            return device
+    raise UnknownDevice(f"there is no device {address!r}", hint="see: zonectl dma list")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """System calls that Python has no function for. A call and a check, no policy.
 
-Sources: migrate_pages(2), move_pages(2), set_mempolicy(2), pidfd_open(2), inotify(7),
-include/uapi/linux/mempolicy.h, and each architecture's table of system calls.
+Sources: migrate_pages(2), move_pages(2), set_mempolicy(2), get_mempolicy(2), fallocate(2),
+pidfd_open(2), inotify(7), include/uapi/linux/mempolicy.h, and each architecture's table of system
+calls.
 """
 
 from __future__ import annotations
@@ -32,29 +33,36 @@ _NOT_TRIED = NOT_TRIED.to_bytes(4, sys.byteorder, signed=True)
 # include/uapi/linux/inotify.h
 IN_MODIFY, IN_CREATE = 0x2, 0x100
 
-# machine -> (migrate_pages, move_pages, set_mempolicy)
-_GENERIC = (238, 239, 237)
-_PPC64 = (258, 301, 261)
+# include/uapi/linux/falloc.h
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x1, 0x2
+
+# machine -> (migrate_pages, move_pages, set_mempolicy, get_mempolicy)
+_GENERIC = (238, 239, 237, 236)
+_PPC64 = (258, 301, 261, 260)
 _NUMBERS = {
-    "x86_64": (256, 279, 238),
+    "x86_64": (256, 279, 238, 239),
     "aarch64": _GENERIC,
     "riscv64": _GENERIC,
     "loongarch64": _GENERIC,
     "ppc64": _PPC64,
     "ppc64le": _PPC64,
-    "s390x": (287, 310, 270),
+    "s390x": (287, 310, 270, 269),
 }
-_NR_MIGRATE_PAGES, _NR_MOVE_PAGES, _NR_SET_MEMPOLICY = _NUMBERS.get(
-    os.uname().machine, (-1, -1, -1)
+_NR_MIGRATE_PAGES, _NR_MOVE_PAGES, _NR_SET_MEMPOLICY, _NR_GET_MEMPOLICY = _NUMBERS.get(
+    os.uname().machine, (-1, -1, -1, -1)
 )
 
 _BITS = 8 * ctypes.sizeof(ctypes.c_ulong)
+_MOST_NODES = 1024
+"""MAX_NUMNODES of the largest kernels (CONFIG_NODES_SHIFT is 10 at most)."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # A variadic function: without argtypes, pointers and 64-bit numbers would be cut to an int.
 _libc.syscall.restype = ctypes.c_long
 _libc.syscall.argtypes = [ctypes.c_long] * 7
 _libc.inotify_add_watch.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32]
+# On machines of 32 bits `fallocate` takes offsets of 32 bits.
+_libc.fallocate64.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
 def migrate_pages(pid: int, old_nodes: Iterable[int], new_nodes: Iterable[int]) -> int:
@@ -119,6 +127,32 @@ def set_mempolicy(mode: int, nodes: Iterable[int] = ()) -> None:
     _call("set_mempolicy", _NR_SET_MEMPOLICY, mode, ctypes.addressof(mask), bits)
 
 
+def get_mempolicy() -> tuple[int, frozenset[int]]:
+    """Return the mode and the nodes of this thread's memory policy, as `set_mempolicy` takes them.
+
+    Raises OSError: ENOSYS.
+    """
+    mode = ctypes.c_int()
+    mask = (ctypes.c_ulong * (_MOST_NODES // _BITS))()
+    places = ctypes.addressof(mode), ctypes.addressof(mask)
+    _call("get_mempolicy", _NR_GET_MEMPOLICY, *places, _MOST_NODES)
+    nodes = (node for node in range(_MOST_NODES) if mask[node // _BITS] >> node % _BITS & 1)
+    return mode.value, frozenset(nodes)
+
+
+def fallocate(descriptor: int, mode: int, offset: int, size: int) -> None:
+    """Give a part of a file memory, or with FALLOC_FL_PUNCH_HOLE take it away.
+
+    Raises OSError: EINTR, ENOMEM, ENOSPC (no memory left for it), EOPNOTSUPP, EPERM (a seal).
+    """
+    _checked("fallocate", int(_libc.fallocate64(descriptor, mode, offset, size)))
+
+
+def address_of(buffer: Buffer, offset: int = 0) -> int:
+    """Return where in this process's memory a writable buffer is, or a byte of it."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer, offset))
+
+
 def inotify_open() -> int:
     """Return a descriptor for `inotify_add`; it does not block. Raises OSError: EMFILE."""
     return _checked("inotify_init1", int(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)))
@@ -148,7 +182,7 @@ def _mask(nodes: set[int], highest: int) -> ctypes.Array[ctypes.c_ulong]:
 
 
 def _address(view: memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(view)) if view.nbytes else 0
+    return address_of(view) if view.nbytes else 0
 
 
 def _call(name: str, number: int, *arguments: int) -> int:

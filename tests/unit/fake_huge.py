@@ -32,6 +32,8 @@ class FakeHuge:
     used: set[int] = field(default_factory=set)
     surplus: int = 0
     wiped: list[int] = field(default_factory=list)
+    supply: Callable[[], Iterable[int]] = tuple
+    """return where pages that are made anew lie, in the order in which the kernel makes them"""
     on_take: Callable[[FakeFile], None] = lambda _: None
     files: list[FakeFile] = field(default_factory=list)
 
@@ -41,6 +43,22 @@ class FakeHuge:
     def add(self, addresses: Iterable[int]) -> None:
         """Have free pages at these addresses; the first is the next that is given."""
         self.free = [*addresses, *self.free]
+        self.tell()
+
+    def resize(self, path: Path, text: str) -> None:
+        """Do what a write to the node's `nr_hugepages` does; stands for `write_text`."""
+        assert path.name == "nr_hugepages"
+        lasting, wanted = len(self.free) + len(self.used) - self.surplus, int(text)
+        for at in self.supply():
+            if lasting >= wanted:
+                break
+            if at not in self.free and at not in self.used:
+                self.free.insert(0, at)
+                lasting += 1
+        while lasting > wanted and self.free:
+            self.free.pop(0)
+            lasting -= 1
+        self.surplus = max(0, lasting - wanted)
         self.tell()
 
     def tell(self) -> None:

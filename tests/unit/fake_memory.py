@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 BLOCK = 128 << 20
 
-_ZONES = {BlockWord.KERNEL: "Normal", BlockWord.ONLINE: "Normal", BlockWord.MOVABLE: "Movable"}
+_NORMAL = "Normal"
+_MOVABLE = "Movable"
 
 
 def whole_writes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,12 +52,16 @@ def srat(*pluggable: tuple[int, int], fixed: tuple[int, int] = (0, BLOCK)) -> by
 
 @dataclass
 class FakeMemory:
-    """The blocks of one machine of files. `busy`: block -> errors that its next changes raise."""
+    """The blocks of one machine of files. `busy`: block -> errors that its next changes raise.
+
+    `kernel`: block -> the kernel's zone that it was first in, which is not always Normal.
+    """
 
     folder: Path
     busy: dict[int, list[ZonedError]] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
     on_switch: Callable[[int], None] = lambda _: None
+    kernel: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         write(
@@ -68,6 +73,8 @@ class FakeMemory:
         """Make blocks of a node, online in a zone of the kernel or offline."""
         for number in numbers:
             state = "offline" if zone is None else "online"
+            if zone is not None and zone != _MOVABLE:
+                self.kernel[number] = zone
             nodes = () if node is None else (node,)
             add_block(self.folder, number, state=state, zones=zone or "Normal Movable", nodes=nodes)
 
@@ -134,13 +141,19 @@ class FakeSwitch:
         assert block is not None
         if word is BlockWord.OFFLINE and block.state == "offline":
             return
+        if block.state == "online" and word is not BlockWord.OFFLINE:
+            assert (block.zones == (_MOVABLE,)) == (word is BlockWord.MOVABLE), f"{word} to {block}"
+            return
         if give_up():
             raise BlockTimeout(f"block {number} was stopped")
         if memory.busy.get(number):
             raise memory.busy[number].pop(0)
         assert (block.state == "online") == (word is BlockWord.OFFLINE), f"{word} to {block}"
         memory.done.append(f"{number} {word}")
-        zones = _ZONES.get(word, "Normal Movable")
+        kernel = memory.kernel.get(number, _NORMAL)
+        zones = {BlockWord.OFFLINE: f"{kernel} {_MOVABLE}", BlockWord.MOVABLE: _MOVABLE}.get(
+            word, kernel
+        )
         state = "offline" if word is BlockWord.OFFLINE else "online"
         path = f"{MEMORY}/memory{number}"
         write(memory.folder, {f"{path}/state": state, f"{path}/valid_zones": zones})

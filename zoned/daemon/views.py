@@ -20,10 +20,9 @@ from zoned.api.types import (
     ZoneDetail,
     ZoneInfo,
 )
-from zoned.engine.admission import capacities
 from zoned.engine.derive import limits_of
 from zoned.engine.foreign import foreign_bytes
-from zoned.engine.zones import find_zone
+from zoned.engine.zones import capacity_of, find_zone
 from zoned.errors import ZonedError
 from zoned.idset import format_ids
 from zoned.kernel.node import read_topology
@@ -91,7 +90,7 @@ def status(machine: Machine, alerts: Iterable[Alert]) -> StatusInfo:
     alerts = list(alerts)
     groups = machine.groups.groups()
     topology = read_topology(machine.root)
-    capacity = capacities(topology, machine.policy.reserve, machine.store.zones.values())
+    capacity = capacity_of(machine)
     free = {node.id: node.memory.free for node in topology.nodes}
     return StatusInfo(
         version=__version__,

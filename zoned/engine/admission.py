@@ -33,7 +33,7 @@ class Capacity:
     system: int
     """kept for the system"""
     reserved: int
-    """the shares of zones that protect what they use"""
+    """the shares of zones that protect what they use, and what programs have for devices"""
     parked: int = 0
     """held offline, for zones of backing `blocks`; not in the total"""
     master: str | None = None
@@ -50,9 +50,12 @@ def capacities(
     reserve: SystemReserve,
     zones: Iterable[Zone],
     parked: Mapping[int, int] | None = None,
+    devices: Mapping[int, int] | None = None,
 ) -> dict[int, Capacity]:
-    """Return the capacity of every node that has memory. `parked` is node -> bytes."""
-    reserved: dict[int, int] = {}
+    """Return the capacity of every node that has memory. `parked` is node -> bytes, and `devices`
+    too: what reservations have of memory that the node still counts.
+    """
+    reserved = dict(devices or {})
     masters: dict[int, str] = {}
     for zone in zones:
         if zone.spec.backing is Backing.NODE:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from zoned.engine.blocks.hands import Turn
 from zoned.engine.dma.manual import ManualStore
+from zoned.engine.dma.pools import HugePools
 from zoned.engine.kernel_memory import counted_movable
 from zoned.engine.migration.costs import Costs
 from zoned.kernel.node import read_topology
@@ -50,6 +51,8 @@ class Machine:
     costs: Costs = field(default_factory=Costs)
     turn: Turn = field(default_factory=Turn)
     """to change memory blocks"""
+    pools: HugePools = field(default_factory=HugePools)
+    """the huge pages of reservations that are in nobody's buffer"""
     fence: FenceDriver | None = None
     own_memory: OwnMemory | None = None
     fence_changed: Callable[[], None] = lambda: None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zoned.engine.admission import capacities
+from zoned.engine.dma.counted import counted_bytes
 from zoned.engine.execute import execute
 from zoned.engine.fence.keep import fenced_nodes, keep_fence
 from zoned.engine.plan import plan
@@ -219,8 +220,11 @@ class Reconciler:
             yield from verify_move(zone, busy=self._is_busy(zone.name))
         yield from verify_kernel_memory(zones.values(), seen.topology)
         yield from verify_groups(zones.keys(), seen.groups, machine.ledger.touched.groups)
+        devices = counted_bytes(machine.ledger.touched.reservations.values())
         yield from verify_capacity(
-            capacities(seen.topology, machine.policy.reserve, zones.values()).values()
+            capacities(
+                seen.topology, machine.policy.reserve, zones.values(), devices=devices
+            ).values()
         )
         yield from self._self_confined(seen)
         yield from self._fence

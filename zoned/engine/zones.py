@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from zoned.engine.admission import capacities
 from zoned.engine.blocks.needs import held_on
 from zoned.engine.blocks.size import require_block_size
+from zoned.engine.dma.counted import counted_bytes
 from zoned.engine.fence.keep import check_fence, fenced_nodes
 from zoned.engine.placement import place, place_cpus
 from zoned.engine.placement_whole import place_whole
@@ -54,7 +55,11 @@ def admit(machine: Machine, spec: ZoneSpec, origin: Origin) -> Zone:
     topology = machine.topology()
     others = [zone for zone in machine.store.zones.values() if zone.name != spec.name]
     capacity = capacities(
-        topology, machine.policy.reserve, others, _for_blocks(machine, spec, topology)
+        topology,
+        machine.policy.reserve,
+        others,
+        _for_blocks(machine, spec, topology),
+        counted_bytes(machine.ledger.touched.reservations.values()),
     )
     near = None
     if spec.near is not None:
@@ -88,7 +93,10 @@ def admit(machine: Machine, spec: ZoneSpec, origin: Origin) -> Zone:
 def capacity_of(machine: Machine) -> dict[int, Capacity]:
     """Return what each node with memory has for zones, all zones counted."""
     return capacities(
-        read_topology(machine.root), machine.policy.reserve, machine.store.zones.values()
+        read_topology(machine.root),
+        machine.policy.reserve,
+        machine.store.zones.values(),
+        devices=counted_bytes(machine.ledger.touched.reservations.values()),
     )
 
 

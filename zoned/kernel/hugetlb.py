@@ -77,6 +77,17 @@ def set_pool(root: Root, node: int, page: int, pages: int) -> int:
     return found.lasting
 
 
+def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Return the same addresses in ascending order, neighbours as one."""
+    found: list[Span] = []
+    for span in sorted(spans):
+        if found and found[-1].end == span.start:
+            found[-1] = Span(found[-1].start, found[-1].size + span.size)
+        else:
+            found.append(span)
+    return tuple(found)
+
+
 class File(Protocol):
     """What a pool needs of a `HugeFile`."""
 
@@ -149,13 +160,13 @@ class HugePool:
             self._gather(pages - len(self._held), lambda at: not self._past(at, mask))
             return len(self._held)
 
-    def gather(self, spans: Iterable[Span]) -> tuple[Span, ...]:
-        """Take those of the pages in these spans that are free; return them.
+    def gather(self, spans: Iterable[Span], pages: int | None = None) -> tuple[Span, ...]:
+        """Take those of the pages in these spans that are free, or only so many; return them.
 
         This is how pages come back that were lent. Raises MachineError.
         """
         with self._lock:
-            found = self._fetch(self._split(spans))
+            found = self._fetch(self._split(spans), pages)
         return tuple(Span(at, self._page) for at in found)
 
     def drop(self, spans: Iterable[Span]) -> None:
@@ -214,10 +225,11 @@ class HugePool:
             hint="try again",
         )
 
-    def _fetch(self, wanted: Iterable[int]) -> dict[int, int]:
+    def _fetch(self, wanted: Iterable[int], pages: int | None = None) -> dict[int, int]:
         """Take those of the pages that are free and not held; return address -> place."""
         missing = set(wanted) - set(self._addresses().values())
-        return self._gather(len(missing), missing.__contains__)
+        count = len(missing) if pages is None else min(pages, len(missing))
+        return self._gather(count, missing.__contains__)
 
     def _gather(self, count: int, fits: Callable[[int], bool]) -> dict[int, int]:
         """Take free pages until so many fit; return address -> place. The others are freed."""

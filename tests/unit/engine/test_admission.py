@@ -60,6 +60,13 @@ def test_what_is_kept_for_the_system(reserve: SystemReserve, kept: int) -> None:
     assert capacities(topology(n0=16 * GIB), reserve, [])[0].system == kept
 
 
+def test_huge_pages_for_devices_are_nobody_elses() -> None:
+    reserve = SystemReserve(default=GIB)
+    zones = [zone("a", {0: GIB})]
+    found = capacities(topology(n0=8 * GIB), reserve, zones, devices={0: 2 * GIB, 7: GIB})
+    assert (found[0].reserved, found[0].available) == (3 * GIB, 4 * GIB)
+
+
 def test_room_is_never_negative_and_a_limit_may_take_all() -> None:
     full = {0: Capacity(node=0, total=4 * GIB, system=GIB, reserved=5 * GIB)}
     assert room(full, Backing.RESERVE) == {0: 0}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from zoned.errors import NodeInUse, NotRemovable
 from zoned.idset import format_ids
 from zoned.model.block import MOVABLE, PARKED, BlockWord
+from zoned.model.dma.held import reservation_of_owner
 from zoned.model.policy import MOVABLE_RATIO
 
 if TYPE_CHECKING:
@@ -87,6 +88,17 @@ def leaving_refused(
         return NodeInUse(
             f"memory blocks {format_ids(parked)} of node {node} are parked",
             hint="zonectl blocks unpark gives them back",
+        )
+    mine = {
+        number: name
+        for number in blocks
+        if number in held and (name := reservation_of_owner(held[number].owner))
+    }
+    if mine:
+        listed = ", ".join(sorted(set(mine.values())))
+        return NodeInUse(
+            f"memory blocks {format_ids(mine)} of node {node} are held for reservation {listed}",
+            hint=f"zonectl dma release {min(mine.values())}",
         )
     return None
 

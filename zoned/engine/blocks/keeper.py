@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoned.engine.blocks.back import give_back
 from zoned.engine.blocks.hands import Direct
-from zoned.engine.blocks.needs import returning
+from zoned.engine.blocks.needs import is_for_device, returning
 from zoned.engine.blocks.observe import needs_of
 from zoned.errors import TryLater, ZonedError
 from zoned.idset import format_ids
@@ -80,8 +80,16 @@ class BlockKeeper:
         self._tried.clear()
 
     def give_all_back(self) -> list[str]:
-        """Bring every block back, parked ones too; return what could not be, with the reason."""
-        held = [replace(each, home=BASE) for each in self._machine.ledger.touched.blocks.values()]
+        """Bring every block back, parked ones too; return what could not be, with the reason.
+
+        Those of reservations that are still there stay: memory that devices use may lie in them.
+        """
+        touched = self._machine.ledger.touched
+        held = [
+            replace(each, home=BASE)
+            for each in touched.blocks.values()
+            if not is_for_device(each, touched.reservations)
+        ]
         # What only a policy wants comes back with the next reload.
         self._machine.policy = replace(self._machine.policy, parked={})
         if not held:
@@ -126,6 +134,8 @@ class BlockKeeper:
 
     def _settle(self, each: HeldBlock, switch: BlockSwitch) -> None:
         machine = self._machine
+        if is_for_device(each, machine.ledger.touched.reservations):
+            return
         block = read_block(machine.root, each.number)
         zone = zone_of_owner(each.owner)
         wanted_by_zone = zone in machine.store.zones

@@ -2,7 +2,8 @@
 """What is to become of memory blocks: who lacks some, and which belong back. Pure.
 
 One rule serves requests, restarts and crashes alike: the blocks that the wanted zones and the
-parked pool account for stay, everything else in the ledger goes back to where it was found.
+parked pool account for stay, and those of reservations for devices; everything else in the ledger
+goes back to where it was found.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from zoned.model.block import BASE, PARKED, RETURNING, zone_of_owner, zone_owner
+from zoned.model.dma.held import reservation_of_owner
 from zoned.model.zone import Backing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
     from zoned.model.block import HeldBlock
     from zoned.model.topology import Block
@@ -64,11 +66,15 @@ def find_needs(
     blocks: Iterable[Block],
     size: int,
     parked: Mapping[int, int],
+    reservations: Container[str] = (),
 ) -> Needs:
-    """Return what is to be done. `parked` is the bytes that the policy wants parked on nodes."""
+    """Return what is to be done. `parked` is the bytes that the policy wants parked on nodes.
+
+    What is to become of the blocks of `reservations` these decide themselves.
+    """
     by_number = {block.id: block for block in blocks}
     short: dict[str, dict[int, int]] = {}
-    back = list(_unwanted(held.values()))
+    back = list(_unwanted(held.values(), reservations))
     wanted: set[str] = set()
     for zone in zones:
         wanted.add(zone.name)
@@ -94,10 +100,17 @@ def find_needs(
     )
 
 
-def _unwanted(held: Iterable[HeldBlock]) -> Iterator[HeldBlock]:
-    """Yield what belongs to neither a zone nor the pool: steps that were cut off."""
+def is_for_device(held: HeldBlock, reservations: Container[str]) -> bool:
+    """Return whether the block belongs to one of the reservations."""
+    name = reservation_of_owner(held.owner)
+    return name is not None and name in reservations
+
+
+def _unwanted(held: Iterable[HeldBlock], reservations: Container[str]) -> Iterator[HeldBlock]:
+    """Yield what belongs to no zone, pool or reservation: steps that were cut off."""
     for each in held:
-        if each.owner != PARKED and zone_of_owner(each.owner) is None:
+        mine = each.owner == PARKED or is_for_device(each, reservations)
+        if not mine and zone_of_owner(each.owner) is None:
             yield each
 
 

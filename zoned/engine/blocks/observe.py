@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 def needs_of(machine: Machine) -> Needs:
     """Return what differs between the blocks that are held and those that should be."""
-    held, zones = machine.ledger.touched.blocks, machine.store.zones.values()
+    touched, zones = machine.ledger.touched, machine.store.zones.values()
     # Machines have tens of thousands of blocks, and this is asked at every look at the machine.
-    concerned = held or machine.policy.parked or any(map(has_blocks, zones))
+    concerned = touched.blocks or machine.policy.parked or any(map(has_blocks, zones))
     blocks = read_blocks(machine.root) if concerned else ()
     size = block_size(machine.root) or 1
-    return find_needs(zones, held, blocks, size, machine.policy.parked)
+    return find_needs(
+        zones, touched.blocks, blocks, size, machine.policy.parked, touched.reservations
+    )

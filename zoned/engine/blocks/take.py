@@ -36,7 +36,7 @@ from zoned.units import format_size
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from zoned.engine.blocks.choose import Choice
+    from zoned.engine.blocks.choose import Choice, Reach
     from zoned.engine.blocks.hands import Hands
     from zoned.engine.machine import Machine
     from zoned.model.topology import Block
@@ -53,10 +53,14 @@ class Wish:
     """as movable memory; else they stay offline"""
     keep: bool = False
     """whether what was taken stays with the owner where it is not all"""
+    fewer: bool = False
+    """whether as many as can go will do"""
+    reach: Reach | None = None
+    """which will do, where they are for a device; parked ones do not then"""
 
 
-def take(machine: Machine, hands: Hands, wish: Wish) -> None:
-    """Get the blocks: parked ones first, then the base zone's.
+def take(machine: Machine, hands: Hands, wish: Wish) -> tuple[int, ...]:
+    """Get the blocks: parked ones first, then the base zone's; return their numbers.
 
     Raises TooFewBlocks, NoRoom, Unsupported, and what ends a job. All that was taken is given back
     then, unless the wish says otherwise (Partial then, and it stays with the owner) or the job
@@ -65,7 +69,7 @@ def take(machine: Machine, hands: Hands, wish: Wish) -> None:
     with machine.turn.taken(hands), BlockSwitch(machine.root) as switch:
         work = _Taking(machine, hands, wish, switch)
         try:
-            work.run()
+            return work.run()
         except (ZonedError, Cancelled) as error:
             work.end(error)
             raise
@@ -79,13 +83,14 @@ class _Taking:
         self._size = require_block_size(machine.root)
         self._taken: list[int] = []
 
-    def run(self) -> None:
+    def run(self) -> tuple[int, ...]:
         self._hands.expect(sum(self._wish.blocks.values()) * self._size)
         for node, count in self._wish.blocks.items():
             self._take_on(node, count)
         put_back_strays(self._machine, self._hands)
         if self._wish.online:
             self._bring_online()
+        return tuple(self._taken)
 
     def end(self, error: ZonedError | Cancelled) -> None:
         """Give back what was taken, or keep it if that was wished."""
@@ -106,6 +111,9 @@ class _Taking:
             return
         self._hands.phase(f"compacting node {node}")
         compact(self._machine.root, node)
+        if self._wish.fewer:
+            self._take_best(node, missing, self._look(node, 0))
+            return
         got = self._take_best(node, missing, self._choose(node, missing))
         if got < missing:
             # What held pages may have let go meanwhile: a file being written, a page in transit.
@@ -142,14 +150,15 @@ class _Taking:
         blocks = [block for block in read_blocks(self._machine.root) if block.node == node]
         outlooks = list(look_ahead(self._machine.root, blocks))
         held = self._machine.ledger.touched.blocks
-        choice = choose(node, missing, outlooks, held, self._machine.policy.movable_ratio)
+        ratio = self._machine.policy.movable_ratio
+        choice = choose(node, missing, outlooks, held, ratio, self._wish.reach)
         first = {block.id for block in choice.candidates[:missing]}
         best = [each for each in outlooks if each.block.id in first]
         refuse_without_refuge(self._machine, node, best)
         return choice
 
     def _take_parked(self, node: int, count: int) -> int:
-        if self._wish.owner == PARKED or not self._wish.online:
+        if self._wish.owner == PARKED or not self._wish.online or self._wish.reach:
             return 0
         ledger = self._machine.ledger
         blocks = {block.id: block for block in read_blocks(self._machine.root)}
@@ -202,7 +211,22 @@ class _Taking:
             self._hands.note(f"{error.message}; another one is tried")
             return False
         self._taken.append(number)
-        return True
+        return self._wish.reach is None or self._can_return(number, entry)
+
+    def _can_return(self, number: int, entry: HeldBlock) -> bool:
+        """Return whether a block could come back to the zone that it was in; if not, it comes back
+        at once, as what it can be.
+        """
+        block = read_block(self._machine.root, number)
+        if block is None or not block.zones or entry.former in block.zones:
+            return True
+        self._hands.note(
+            f"memory block {number} was {entry.former} and could only come back as"
+            f" {' or '.join(block.zones)}; another one is tried"
+        )
+        self._taken.remove(number)
+        give_back(self._machine, self._hands, [entry], self._switch)
+        return False
 
     def _bring_online(self) -> None:
         for place, number in enumerate(self._taken):

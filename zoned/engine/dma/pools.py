@@ -33,8 +33,8 @@ class HugePools:
     def pool(self, root: Root, held: Held, leases: Iterable[Lease]) -> HugePool:
         """Return the pool of a reservation of the rung `hugetlb`.
 
-        Where this process has none yet, it is made of the pages on record that no lease has, and
-        where others have those now, of pages that lie as low. It may come out short: `spans` tells.
+        Where this process has none yet, it is made of the pages on record that no lease has. It
+        comes out short where others have some of those now, until the reservation is repaired.
         Raises MachineError, Unsupported.
         """
         with self._lock:
@@ -44,6 +44,11 @@ class HugePools:
                 self._fetch(pool, held, leases)
                 self._pools[held.name] = pool
             return pool
+
+    def known(self, name: str) -> HugePool | None:
+        """Return the pool of a reservation; None where this process has made none yet."""
+        with self._lock:
+            return self._pools.get(name)
 
     def end(self, name: str) -> None:
         """Give the pages of a reservation back to the kernel's pool."""
@@ -64,10 +69,8 @@ class HugePools:
 
     def _fetch(self, pool: HugePool, held: Held, leases: Iterable[Lease]) -> None:
         lent = [span for each in leases if each.reservation == held.name for span in each.segments]
-        mine = without(held.spans, lent)
         try:
-            pool.gather(mine)
-            pool.fill(sum(span.size for span in mine) // pool.page, held.mask)
+            pool.gather(without(held.spans, lent))
         except ZonedError:
             pool.close()
             raise

@@ -39,6 +39,8 @@ class Held:
     """memory blocks above the limit that were made movable for it"""
     page: int | None = None
     """bytes of each huge page that it is made of"""
+    pool: int | None = None
+    """huge pages that the node's pool is to have again, should this not come to its end"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

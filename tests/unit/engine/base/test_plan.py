@@ -166,6 +166,20 @@ def test_parked_blocks_are_named() -> None:
     assert leaving_refused(4, [], [0, 3], held) is None
 
 
+def test_what_is_held_for_devices_is_named() -> None:
+    held = {
+        number: HeldBlock(number=number, owner=owner, former="Normal")
+        for number, owner in ((1, "dma:scsi"), (2, "dma:scsi"), (3, "dma:edu@0000:00:01.0"))
+    }
+    found = leaving_refused(4, [], [0, 1, 2], held)
+    assert found is not None
+    assert found.message == "memory blocks 1-2 of node 4 are held for reservation scsi"
+    assert found.hint == "zonectl dma release scsi"
+    found = leaving_refused(4, [], [1, 3], held)
+    assert found is not None
+    assert "reservation edu@0000:00:01.0, scsi" in found.message
+
+
 def test_what_the_machine_started_with_stays() -> None:
     start, more = base_zone("KK", BaseSource.BOOT, node=0), base_zone("KM")
     with pytest.raises(NotRemovable, match="started with the memory of node 0"):

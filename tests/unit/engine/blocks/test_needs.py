@@ -92,3 +92,9 @@ def test_a_pool_that_lacks_some() -> None:
     wanted = {0: 2 * SIZE, 1: SIZE + 1}
     assert find_needs([], hold(PARKED, 1), BLOCKS, SIZE, wanted).parked == {0: 1, 1: 2}
     assert find_needs([], hold(PARKED, 1, 2, 3, 8, 9), BLOCKS, SIZE, wanted).parked == {}
+
+
+def test_what_a_reservation_holds_is_left_to_it() -> None:
+    held = hold("dma:scsi", 1, 2) | hold("dma:gone", 3)
+    needs = find_needs([], held, BLOCKS, SIZE, {}, {"scsi": None})
+    assert [each.number for each in needs.back] == [3]

@@ -69,16 +69,13 @@ def test_pages_in_buffers_are_not_fetched(huge: FakeHuge) -> None:
     assert held_pages(HugePools(huge.pool), huge, HELD, *leases) == [1, 6]
 
 
-def test_others_as_low_stand_in_for_pages_that_are_gone(huge: FakeHuge) -> None:
+def test_a_pool_comes_out_short_where_pages_are_gone(huge: FakeHuge) -> None:
     huge.free.remove(2 * HUGE)
-    assert held_pages(HugePools(huge.pool), huge) == [1, 5, 6, 8]
-    assert sorted(huge.free) == [9 * HUGE, 30 * HUGE]
-
-
-def test_a_pool_comes_out_short(huge: FakeHuge) -> None:
-    huge.free = [HUGE, 30 * HUGE]
-    huge.tell()
-    assert held_pages(HugePools(huge.pool), huge) == [1]
+    pools = HugePools(huge.pool)
+    assert pools.known("scsi") is None
+    assert held_pages(pools, huge) == [1, 5, 6]
+    assert sorted(huge.free) == [8 * HUGE, 9 * HUGE, 30 * HUGE]
+    assert pools.known("scsi") is not None
 
 
 def test_each_reservation_has_its_own(huge: FakeHuge) -> None:
@@ -105,7 +102,7 @@ def test_a_pool_that_cannot_be_filled_holds_nothing(
         raise MachineError("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr("zoned.kernel.hugetlb.HugePool.fill", fail)
+        patch.setattr("zoned.kernel.hugetlb.HugePool.gather", fail)
         with pytest.raises(MachineError):
             pools.pool(sysroot(huge.folder), HELD, ())
     assert len(huge.free) == 7

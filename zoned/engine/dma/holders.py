@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zoned.engine.dma.blocks import Blocks
+from zoned.engine.dma.hugetlb import Hugetlb
 from zoned.engine.dma.lowmem import Lowmem
 from zoned.model.dma.rung import Rung
 
@@ -15,4 +17,6 @@ if TYPE_CHECKING:
 
 HOLDERS: Mapping[Rung, Holder] = {
     Rung.LOWMEM: Lowmem(),
+    Rung.BLOCKS: Blocks(),
+    Rung.HUGETLB: Hugetlb(),
 }

@@ -12,9 +12,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoned.engine.blocks.size import require_block_size
+from zoned.engine.blocks.take import bring_movable
 from zoned.engine.dma.low_blocks import give, nodes_below, own_blocks, spans_of, take_below
 from zoned.engine.jobs.control import Cancelled
 from zoned.errors import NoCapacity, NoRoom, TooFewBlocks, TryLater, Unsupported, ZonedError
+from zoned.kernel.block_state import BlockSwitch
 from zoned.kernel.hugetlb import merged, read_pool, set_pool
 from zoned.kernel.memory_block import read_block
 from zoned.kernel.node import read_topology
@@ -45,6 +47,7 @@ class Hugetlb:
     def hold(self, machine: Machine, hands: Hands, held: Held) -> Held:
         """See Holder. Raises TooFewBlocks, NoCapacity, NoRoom, Unsupported, MachineError."""
         if held.standing:
+            _bring_back(machine, hands, held)
             return _Work(machine, hands, held).fill()
         _take_down(machine, hands, held)
         try:
@@ -80,6 +83,16 @@ def _set_up(machine: Machine, hands: Hands, held: Held) -> Held:
     if refusals:
         raise refusals[0]
     raise TooFewBlocks("no memory block lies where the device reaches all of it")
+
+
+def _bring_back(machine: Machine, hands: Hands, held: Held) -> None:
+    """Have its blocks online that somebody else took offline."""
+    with machine.turn.taken(hands), BlockSwitch(machine.root) as switch:
+        for number in held.blocks:
+            block = read_block(machine.root, number)
+            if block is not None and block.state is BlockState.OFFLINE:
+                hands.note(f"memory block {number} was taken offline by somebody else")
+                bring_movable(machine, switch, number)
 
 
 def _page_size(machine: Machine) -> int:
@@ -150,10 +163,11 @@ class _Work:
         Others may have pages of the same node that came and went meanwhile.
         """
         found = read_pool(self._root, self._node, self._page)
-        missing = first = self._missing(pool)
+        missing = self._missing(pool)
         if found is None:
             return
-        self._note(found.lasting, missing)
+        without_it = max(0, found.lasting - _pages(self._held, self._page))
+        self._note(without_it, missing)
         self._hands.phase(f"making {missing} huge pages of node {self._node}")
         size = found.lasting
         for _ in range(_ROUNDS):
@@ -163,12 +177,21 @@ class _Work:
             if not missing or grown == size:
                 break
             size = grown
-        set_pool(self._root, self._node, self._page, found.lasting + first - missing)
+        self._trim(without_it + -(-self._held.size // self._page) - missing)
 
-    def _note(self, lasting: int, missing: int) -> None:
+    def _trim(self, size: int) -> None:
+        """Have the node's pool be of that size, or of what of it is in use: more would leave it as
+        soon as it came free.
+        """
+        found = read_pool(self._root, self._node, self._page)
+        if found is not None:
+            size = max(size, found.total - found.free)
+            set_pool(self._root, self._node, self._page, size)
+
+    def _note(self, without_it: int, missing: int) -> None:
         """Have on record what the node's pool is without the reservation, and what with it."""
         ledger, mine = self._machine.ledger, _pages(self._held, self._page)
-        planned = replace(self._held, pool=max(0, lasting - mine))
+        planned = replace(self._held, pool=without_it)
         total = _pages_of_others(self._machine, self._held) + mine + missing
 
         def write() -> None:

@@ -15,6 +15,7 @@ from zoned.engine.blocks import keeper, take
 from zoned.engine.blocks.keeper import BlockKeeper
 from zoned.engine.blocks.observe import needs_of
 from zoned.engine.dma import blocks, low_blocks
+from zoned.engine.dma import hugetlb as huge_pages
 from zoned.engine.dma.pools import HugePools
 from zoned.errors import ZonedError
 from zoned.kernel import hugetlb
@@ -155,7 +156,7 @@ def make_scene(folder: Path, patch: pytest.MonkeyPatch) -> Scene:
     memory.add(0, 0, zone="none")
     memory.add(0, *range(1, 8), zone="DMA32")
     memory.add(1, *range(8, 16), zone="DMA32")
-    for module in (blocks, keeper, low_blocks, take):
+    for module in (blocks, huge_pages, keeper, low_blocks, take):
         patch.setattr(module, "BlockSwitch", memory.switch)
     patch.setattr(take, "refuse_without_refuge", lambda *_: None)
     huge = FakeHuge(folder, node=1, used={each * HUGE for each in range(1000, 1004)})

@@ -25,7 +25,7 @@ from zoned.errors import (
     Unsupported,
 )
 from zoned.kernel.hugetlb import read_pool
-from zoned.model.block import HeldBlock
+from zoned.model.block import BlockWord, HeldBlock
 from zoned.model.dma.held import Held
 from zoned.model.dma.offer import Span
 from zoned.model.dma.rung import Rung
@@ -204,6 +204,24 @@ def test_blocks_are_looked_at(scene: Scene) -> None:
     ]
     scene.machine.ledger.blocks_returned([14])
     assert HOLDER.faults(scene.machine, held) == ["memory block 14 is not held any more"]
+
+
+def test_a_block_that_somebody_took_offline_comes_back(scene: Scene) -> None:
+    """The kernel moved its pages elsewhere."""
+    held = reserve(scene)
+    file = scene.huge.files[-1]
+    away = {place: (3000 + place) * HUGE for place in file.pages}
+    scene.huge.used = (scene.huge.used - set(file.pages.values())) | set(away.values())
+    file.pages = away
+    scene.memory.switch(scene.machine.root).switch(14, BlockWord.OFFLINE, deadline=99)
+    faults = HOLDER.faults(scene.machine, held)
+    assert faults[0].startswith("memory block 14 is offline DMA32 Movable, and should be online")
+    assert "above the limit" in faults[1]
+    again = scene.again(HOLDER)
+    assert again.spans == held.spans
+    assert HOLDER.faults(scene.machine, again) == []
+    assert "memory block 14 was taken offline by somebody else" in scene.notes
+    assert pool(scene) == (54, 0)
 
 
 def test_another_node_where_the_first_has_too_little(scene: Scene) -> None:

@@ -58,7 +58,12 @@ def held_of(infos: Iterable[ReservationInfo]) -> dict[str, Held]:
 
 def asked_by_hand(infos: Iterable[ReservationInfo]) -> dict[str, Wish]:
     """Return what was asked for by hand, by the device's address."""
-    return {address: _wish(each) for each in infos if each.by_hand for address in each.devices}
+    return {
+        address: wish
+        for each in infos
+        if each.by_hand and (wish := _wish(each)) is not None
+        for address in each.devices
+    }
 
 
 def _by(report: Report, info: ReservationInfo) -> Report:
@@ -81,7 +86,9 @@ def _by(report: Report, info: ReservationInfo) -> Report:
     )
 
 
-def _wish(info: ReservationInfo) -> Wish:
+def _wish(info: ReservationInfo) -> Wish | None:
+    if not info.wish:
+        return None  # of which the policy says two things
     return Wish(name=info.wish, match=Match(), size=info.size, limit=info.limit)
 
 

@@ -47,7 +47,10 @@ def list_reservations(
     groups: dict[tuple[str, DmaState | None], list[Report]] = {}
     for report in look(machine):
         if report.verdict is not None:
-            groups.setdefault((report.name, report.state), []).append(report)
+            # What the policy contradicts itself about has no name.
+            address = "" if report.device is None else report.device.address
+            key = report.name or f"@{address}", report.state
+            groups.setdefault(key, []).append(report)
     found = [_wanted(group, held.get(name), job_of) for (name, _), group in groups.items()]
     names = {name for name, _ in groups}
     found += [_leaving(each, job_of) for name, each in held.items() if name not in names]

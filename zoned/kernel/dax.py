@@ -120,6 +120,7 @@ def _device(path: Path) -> DaxDevice:
         node=node if node is not None and node >= 0 else None,
         mode=_MODES.get(_driver(path) or "", DaxMode.DISABLED),
         ranges=tuple(_ranges(path)),
+        align=read_int(path / "align"),
     )
 
 

@@ -17,6 +17,7 @@ from zoned.model.dma.offer import Offer, Span
 if TYPE_CHECKING:
     from zoned.kernel.iomem import Resource
     from zoned.kernel.root import Root
+    from zoned.model.block import Outlook
 
 _LOW_END = 1 << 32
 _RAM = "System RAM"
@@ -30,7 +31,6 @@ def read_offer(root: Root, *, blocks: bool = True) -> Offer:
     none. Raises MachineError for a file that cannot be read.
     """
     resources = read_iomem(root)
-    low = (block for block in read_blocks(root) if block.start < _LOW_END) if blocks else ()
     return Offer(
         ram=None if resources is None else _ram(resources),
         claimed=_claimed(root, resources or ()),
@@ -40,9 +40,14 @@ def read_offer(root: Root, *, blocks: bool = True) -> Offer:
         ratio=read_ratio(root),
         cma_end=cma_end(root),
         block_size=block_size(root),
-        low_blocks=tuple(outlooks(root, low)),
+        low_blocks=_low_blocks(root) if blocks else (),
         huge_sizes=_huge_sizes(root),
     )
+
+
+def _low_blocks(root: Root) -> tuple[Outlook, ...]:
+    low = (block for block in read_blocks(root) if block.start < _LOW_END)
+    return tuple(outlooks(root, low))
 
 
 def _ram(resources: tuple[Resource, ...]) -> tuple[Span, ...]:

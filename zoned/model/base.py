@@ -56,6 +56,8 @@ class DaxDevice:
     mode: DaxMode
     ranges: tuple[tuple[int, int], ...] = ()
     """start and size of its physical ranges; none where only root may know them"""
+    align: int | None = None
+    """bytes that mappings of it are aligned to; None where the kernel does not say"""
 
     def blocks(self, block_size: int) -> frozenset[int]:
         """Return the memory blocks that lie wholly in it: the kernel leaves the others out."""

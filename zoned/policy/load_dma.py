@@ -108,8 +108,12 @@ def _firsts(match: Match) -> list[tuple[int, str]]:
 
 def _pools(wishes: Sequence[tuple[Wish, ParsedFile, Path]]) -> Iterator[Problem]:
     first: dict[str, Wish] = {}
+    pools = {wish.pool: wish.place for wish, *_ in reversed(wishes)}
     for wish, file, path in wishes:
         if wish.pool is None:
+            if wish.name in pools:
+                message = f"is also the name of the pool in {pools[wish.name]}"
+                yield file.problem(path, message, "rename one of them")
             continue
         other = first.setdefault(wish.pool, wish)
         for key in _AGREE:

@@ -310,6 +310,15 @@ def test_reservations_that_share_a_pool_agree(key: str, value: str) -> None:
     assert len(load_text(alike, "f").dma.wishes) == 2
 
 
+def test_a_pool_and_a_reservation_without_one_have_different_names() -> None:
+    text = f"""{WISH}{{match: {{driver: x}}, size: 1GiB}}
+    b: {{match: {{driver: y}}, size: 1GiB, pool: a}}"""
+    assert problems(text) == [
+        "f:3: dma.reservations.a: is also the name of the pool in f:4 (rename one of them)"
+    ]
+    assert len(load_text(text.replace("pool: a", "pool: b"), "f").dma.wishes) == 2
+
+
 def test_many_quirks_are_judged_at_once() -> None:
     quirks = [{"match": {"id": f"1028:{n:04x}"}, "limit": 31} for n in range(3000)]
     assert len(load_text(yaml.safe_dump({"dma": {"quirks": quirks}}), "f").dma.quirks) == 3000

@@ -129,12 +129,27 @@ class DmaKeeper:
     def alerts(self) -> Iterator[Alert]:
         """Yield what was missing or broken at the last look."""
         for report in unmet(self._reports, self._held):
-            if self._jobs.busy(dma_owner(report.name)) is None:
-                message = _why(report, self._jobs.failed(dma_owner(report.name)))
-                yield _alert(AlertCode.RESERVATION_MISSING, report.name, message)
+            owner = dma_owner(report.name)
+            if not report.name and report.device is not None:
+                yield Alert(
+                    code=AlertCode.RESERVATION_MISSING,
+                    subject=f"device {report.device.address}",
+                    message=_why(report, ""),
+                )
+            elif self._jobs.busy(owner) is None:
+                message = _why(report, self._jobs.failed(owner))
+                yield Alert(
+                    code=AlertCode.RESERVATION_MISSING,
+                    subject=f"reservation {report.name}",
+                    message=message,
+                )
         for name, faults in self._faults.items():
             if name in self._held and self._jobs.busy(dma_owner(name)) is None:
-                yield _alert(AlertCode.RESERVATION_BROKEN, name, "; ".join(faults))
+                yield Alert(
+                    code=AlertCode.RESERVATION_BROKEN,
+                    subject=f"reservation {name}",
+                    message="; ".join(faults),
+                )
 
     def check(self) -> list[Alert]:
         """Look at everything, start nothing, and return what is missing or broken now.
@@ -197,7 +212,3 @@ def _why(report: Report, failed: str) -> str:
     hint = verdict.hint or boot_hint(verdict.step)
     code = f"[{verdict.code}] " if verdict.code else ""
     return f"{failed or code + verdict.why}" + (f" ({hint})" if hint and not failed else "")
-
-
-def _alert(code: AlertCode, name: str, message: str) -> Alert:
-    return Alert(code=code, subject=f"reservation {name}", message=message)

@@ -94,9 +94,9 @@ def _protect(machine: Machine, offer: Offer, without: str = "") -> None:
     if now is None or former is None:
         ledger.ratio_was(None)
         return
-    wanted = _demand(machine, offer, without)
-    ratios = ratios_for(offer.zones or (), former, wanted)
-    if ratios != now:
+    zones, wanted = offer.zones or (), _demand(machine, offer, without)
+    ratios = ratios_for(zones, former, wanted)
+    if ratios != now or any(protected(zones, name) < size for name, size in wanted.items()):
         ledger.ratio_was(now)
         write_ratio(machine.root, ratios)
     if not wanted:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zoned.model.dma.ladder import Need
     from zoned.model.dma.wish import Wish
 
+_WELL = frozenset({DmaState.RESERVED, DmaState.SATISFIED})
 _MAY_BE_HAD = frozenset({DmaState.POSSIBLE, DmaState.UNSURE})
 
 
@@ -80,15 +81,18 @@ def _together(name: str, group: list[Report]) -> Wanted | None:
 
 
 def unmet(reports: Iterable[Report], held: Mapping[str, Held]) -> Iterator[Report]:
-    """Yield those for whom something is wanted and not there: one of each reservation."""
+    """Yield those for whom something is wanted and not there: one of each reservation, and each
+    device of which the policy says two things.
+    """
     seen = set()
     for report in reports:
-        bare = report.verdict is not None and report.state not in {
-            DmaState.RESERVED,
-            DmaState.SATISFIED,
-        }
-        if bare and report.name not in seen and not _is_kept(report, held):
-            seen.add(report.name)
+        if report.verdict is None or report.state in _WELL:
+            continue
+        if report.verdict.code == LimitUnknown.code and _is_kept(report, held):
+            continue  # It is between two drivers.
+        key = report.name or id(report)
+        if key not in seen:
+            seen.add(key)
             yield report
 
 
@@ -114,9 +118,9 @@ def to_do(reports: Iterable[Report], held: Mapping[str, Held]) -> dict[str, What
 
 
 def _is_kept(report: Report, held: Mapping[str, Held]) -> bool:
-    """Return whether what stands for a device stays, though its limit is not known any more.
-
-    That is so while it has no driver, e.g. between two.
+    """Return whether what stands for a device stays, though nobody knows how far it reaches now:
+    it has no driver, or the policy contradicts itself.
     """
-    unknown = report.verdict is not None and report.verdict.code == LimitUnknown.code
-    return unknown and report.name in held and held[report.name].standing
+    verdict = report.verdict
+    refused = verdict is not None and verdict.state is DmaState.REFUSED and verdict.need is None
+    return refused and report.name in held and held[report.name].standing

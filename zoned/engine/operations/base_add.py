@@ -11,7 +11,7 @@ from zoned.engine.base.movable import claim, find_claim
 from zoned.engine.base.online import bring_online
 from zoned.engine.base.target import Target, find_target
 from zoned.engine.blocks.size import require_block_size
-from zoned.errors import BadSize
+from zoned.errors import BadSize, RegionReserved
 from zoned.idset import parse_ids
 from zoned.model.base import DaxMode
 from zoned.model.job import JobKind, JobRequest
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zoned.engine.jobs.control import Body, JobControl
+    from zoned.engine.machine import Machine
     from zoned.engine.operations.context import Context
     from zoned.kernel.root import Root
 
@@ -35,11 +36,13 @@ class BaseAdd:
         """See Operation. Of a node with `blocks`, a list, no others are brought online; with
         `movable_only` it gets no memory for the kernel.
 
-        Raises UsageError, UnknownNode, NoSuchDax, BadSize, MovableOnly, Unsupported.
+        Raises UsageError, UnknownNode, NoSuchDax, BadSize, RegionReserved, MovableOnly,
+        Unsupported.
         """
         machine, asked = self.context.machine, bool(parameters.get("movable_only"))
         target = find_target(machine, parameters["base"])
         _refuse_too_small(machine.root, target)
+        _refuse_reserved(machine, target)
         find_claim(machine, target, _listed(parameters), asked=asked)
         return JobRequest(
             kind=JobKind.BASE_ADD,
@@ -56,6 +59,7 @@ class BaseAdd:
 
         def run(control: JobControl) -> None:
             target = find_target(machine, name)
+            _refuse_reserved(machine, target)
             for device in target.dax:
                 if device.mode is not DaxMode.SYSTEM_RAM:
                     control.phase(f"making {device.name} memory of node {target.node}")
@@ -72,6 +76,17 @@ class BaseAdd:
 def _listed(parameters: Mapping[str, Any]) -> frozenset[int] | None:
     blocks = parameters.get("blocks")
     return parse_ids(blocks) if blocks else None
+
+
+def _refuse_reserved(machine: Machine, target: Target) -> None:
+    regions = {device.name for device in target.dax if device.mode is not DaxMode.SYSTEM_RAM}
+    reservations = machine.ledger.touched.reservations
+    found = [name for name, each in reservations.items() if each.region in regions]
+    if found:
+        raise RegionReserved(
+            f"memory of {target.name} is reserved for devices: {', '.join(found)}",
+            hint="take the reservations out of the policy, or `zonectl dma release` them",
+        )
 
 
 def _refuse_too_small(root: Root, target: Target) -> None:

@@ -98,7 +98,9 @@ def ratios_for(
 def _ratio(zones: Sequence[KernelZone], name: str, former: int, size: int) -> int:
     if _kept(zones, name, former) >= size:
         return former
-    least, beyond = 1, former or _kept(zones, name, 1) // _PAGE + 2
+    # Divided by more than there are pages, nothing is left.
+    most = sum(each.higher for each in _lows(zones, name)) // _PAGE + 1
+    least, beyond = 1, former or most
     while beyond - least > 1:
         middle = (least + beyond) // 2
         if _kept(zones, name, middle) >= size:

@@ -131,7 +131,9 @@ def _bring_about(context: Context, control: JobControl, name: str) -> None:
     try:
         reserve(machine, control, wanted)
     except Cancelled:
-        _tidy(context, control, name)
+        found = machine.ledger.touched.reservations.get(name)
+        if found is not None and not found.standing:
+            _tidy(context, control, name)
         raise
 
 
@@ -145,10 +147,7 @@ def _tell_why_not(context: Context, control: JobControl, name: str) -> None:
 
 
 def _tidy(context: Context, control: JobControl, name: str) -> None:
-    """Give back what was begun and does not stand."""
-    held = context.machine.ledger.touched.reservations.get(name)
-    if held is None or held.standing:
-        return
+    """Give back what was begun, or what nobody wants after all."""
     try:
         release(context.machine, _Tidying(control), name)
     except ZonedError as error:

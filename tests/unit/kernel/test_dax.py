@@ -102,6 +102,8 @@ def test_regions_are_listed_by_number(bus: Bus) -> None:
         name="dax2.0", size=SIZE, node=2, mode=DaxMode.DEVDAX, ranges=((START, SIZE),)
     )
     assert found[0].blocks(BLOCK) == {13, 14, 15}
+    write(bus.folder, {f"{DEVICES}/dax2.0/align": "2097152"})
+    assert find_dax(sysroot(bus.folder), "dax2.0").align == 2 << 20
 
 
 def test_machine_without_the_bus(tmp_path: Path) -> None:

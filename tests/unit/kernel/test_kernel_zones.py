@@ -42,6 +42,8 @@ Node 0, zone    DMA32
         present  782336
         managed  772915
         cma      16384
+        protection: (0, 0, 12544, 12544)
+      nr_free_cma  16
   start_pfn:           4096
 Node 0, zone  Movable
   pages free     0
@@ -83,7 +85,11 @@ def test_zones(tmp_path: Path) -> None:
         managed=772915 * PAGE,
         free=700000 * PAGE,
         cma=64 << 20,
+        free_cma=64 << 10,
+        protection=(0, 0, 49 << 20, 49 << 20),
     )
+    assert found[0].protection == tuple(n * PAGE for n in (0, 3019, 15563, 15563, 15563))
+    assert found[2].protection == ()
     assert found[1].span == Span(16 << 20, 1044480 * PAGE)
     assert found[2].span is None
 

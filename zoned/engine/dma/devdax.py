@@ -95,11 +95,10 @@ def _pieces(device: DaxDevice, free: Sequence[Span], wanted: int) -> tuple[Span,
         raise RungFails(f"{format_size(room)} of {device.name} are free below the limit by now")
     found = []
     for span in sorted(free, key=lambda span: -span.size):
-        found.append(Span(span.start, min(span.size, wanted)))
-        wanted -= found[-1].size
-        if not wanted:
-            break
-    return tuple(sorted(found))
+        piece = min(span.size, wanted)
+        found.append(Span(span.start, piece))
+        wanted -= piece
+    return tuple(sorted(span for span in found if span.size))
 
 
 def _free(machine: Machine, device: DaxDevice, held: Held, align: int) -> Iterator[Span]:

@@ -19,6 +19,7 @@ from zoned.engine.dma.sight import find_device, look
 from zoned.engine.dma.wanted import What, to_do, unmet, wanted
 from zoned.errors import TryLater, ZonedError
 from zoned.model.alert import Alert, AlertCode
+from zoned.model.dma.allot import DmaState, Verdict
 from zoned.model.dma.held import dma_owner
 from zoned.model.dma.wish import DmaPolicy
 from zoned.model.job import JobKind
@@ -97,12 +98,13 @@ class DmaKeeper:
         important first. Return what could not be, with the reason.
         """
         left = []
-        for name, what in to_do(look(self._machine), self._held).items():
+        for name in to_do(look(self._machine), self._held):
             try:
+                # Anew each time: what one gets the next cannot have.
                 each = wanted(look(self._machine)).get(name)
-                if what is What.TAKE_DOWN:
+                if each is None:
                     release(self._machine, hands, name)
-                elif each is not None:
+                else:
                     reserve(self._machine, hands, each)
             except ZonedError as error:
                 left.append(f"reservation {name}: {error}")
@@ -206,9 +208,8 @@ class DmaKeeper:
 
 
 def _why(report: Report, failed: str) -> str:
-    verdict = report.verdict
-    if verdict is None:
-        return failed
+    verdict = report.verdict or Verdict(state=DmaState.UNSURE)
     hint = verdict.hint or boot_hint(verdict.step)
     code = f"[{verdict.code}] " if verdict.code else ""
-    return f"{failed or code + verdict.why}" + (f" ({hint})" if hint and not failed else "")
+    told = f"{code}{verdict.why}" + (f" ({hint})" if hint else "")
+    return failed or told

@@ -59,25 +59,22 @@ class What(StrEnum):
 
 def wanted(reports: Iterable[Report]) -> dict[str, Wanted]:
     """Return what should stand, by name, the most important first."""
-    groups: dict[str, list[Report]] = {}
+    found: dict[str, Wanted] = {}
     for report in reports:
-        if report.verdict is not None and report.verdict.need is not None:
-            groups.setdefault(report.name, []).append(report)
-    found = [each for name, group in groups.items() if (each := _together(name, group)) is not None]
-    return {each.name: each for each in sorted(found, key=lambda each: -each.wish.priority)}
+        wish, verdict = report.wish, report.verdict
+        if wish is None or verdict is None or verdict.need is None:
+            continue
+        devices = () if report.device is None else (report.device.address,)
+        if report.name in found:
+            devices = (*found[report.name].devices, *devices)
+        found[report.name] = Wanted(
+            name=report.name, wish=wish, need=verdict.need, devices=devices, verdict=verdict
+        )
+    return {each.name: each for each in sorted(found.values(), key=_importance)}
 
 
-def _together(name: str, group: list[Report]) -> Wanted | None:
-    first = group[0]
-    if first.wish is None or first.verdict is None or first.verdict.need is None:
-        return None
-    return Wanted(
-        name=name,
-        wish=first.wish,
-        need=first.verdict.need,
-        devices=tuple(each.device.address for each in group if each.device is not None),
-        verdict=first.verdict,
-    )
+def _importance(wanted: Wanted) -> int:
+    return -wanted.wish.priority
 
 
 def unmet(reports: Iterable[Report], held: Mapping[str, Held]) -> Iterator[Report]:

@@ -19,10 +19,11 @@ from zoned.model.job import JobKind, JobRequest
 from zoned.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from zoned.engine.jobs.control import Body, JobControl
     from zoned.engine.operations.context import Context
+    from zoned.model.dma.allot import Report, Verdict
 
 T = TypeVar("T")
 
@@ -94,13 +95,15 @@ def _checked(context: Context, asked: Manual) -> Manual:
             f"reservation {there[0]} is for {device} already",
             hint="one made by hand goes with `zonectl dma release`",
         )
-    for report in look(machine, more=manual):
-        if report.name == manual.reservation:
-            _refuse(report.verdict)
+    _refuse(_verdict(look(machine, more=manual), manual.reservation))
     return manual
 
 
-def _refuse(verdict: Any) -> None:
+def _verdict(reports: Iterable[Report], name: str) -> Verdict | None:
+    return next((report.verdict for report in reports if report.name == name), None)
+
+
+def _refuse(verdict: Verdict | None) -> None:
     """Raise what the ladder refuses whatever the rung."""
     if verdict is not None and verdict.state is DmaState.REFUSED:
         raise revive(verdict.code, verdict.why, verdict.hint)
@@ -138,12 +141,10 @@ def _bring_about(context: Context, control: JobControl, name: str) -> None:
 
 
 def _tell_why_not(context: Context, control: JobControl, name: str) -> None:
-    for report in look(context.machine):
-        if report.name == name and report.verdict is not None:
-            _refuse(report.verdict)
-            control.note(f"nothing is reserved: {report.verdict.why}")
-            return
-    control.note("nobody wants it any more")
+    verdict = _verdict(look(context.machine), name)
+    _refuse(verdict)
+    why = f"nothing is reserved: {verdict.why}" if verdict else "nobody wants it any more"
+    control.note(why)
 
 
 def _tidy(context: Context, control: JobControl, name: str) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from zoned.model.dma.offer import KernelZone, Offer
 
 _PAGE = 4096
+_MOST = (1 << 31) - 1
+"""The highest that the kernel takes."""
 _ORDINARY = "Normal"
 """The zone that ordinary allocations ask for. What may also be moved has Movable above it, and is
 kept out by as much at least."""
@@ -100,7 +102,7 @@ def _ratio(zones: Sequence[KernelZone], name: str, former: int, size: int) -> in
         return former
     # Divided by more than there are pages, nothing is left.
     most = sum(each.higher for each in _lows(zones, name)) // _PAGE + 1
-    least, beyond = 1, former or most
+    least, beyond = 1, former or min(most, _MOST)
     while beyond - least > 1:
         middle = (least + beyond) // 2
         if _kept(zones, name, middle) >= size:

@@ -12,6 +12,7 @@ from tests.unit.engine.dma.conftest import ANY_EDU, CARD, policy, wish
 from tests.unit.fake_low_memory import GIB, MIB, RATIO
 from tests.unit.fakes import control_of
 from zoned.engine.dma.keeper import AGAIN
+from zoned.engine.dma.manual import Manual
 from zoned.errors import UnknownDevice
 from zoned.model.dma.held import Lease, dma_owner
 from zoned.model.dma.limit import bits_mask
@@ -416,3 +417,30 @@ def test_these_are_all_steps(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.undo()
         scene.memory.answer(monkeypatch)
     assert found == STEPS
+
+
+def test_a_rung_that_fails_at_once_is_passed_over(scene: Scene) -> None:
+    scene.memory.deaf = True
+    # All of it would have to lie in a region that is not there, or after a reboot.
+    assert scene.want(wish()) == [f"reserve memory: {NAME} [pending-reboot]"]
+    assert scene.held == {}
+    assert scene.tick() == []
+    (told,) = scene.alerts.values()
+    assert told.startswith(f"[reservation-missing] reservation {NAME} is possible only after")
+    assert scene.jobs.notes[-1].startswith("lowmem: the kernel keeps 24MiB of DMA32, and 64MiB")
+
+
+def test_what_does_not_show_is_given_back(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoned.engine.dma.lowmem.Lowmem.faults", lambda *_: ["it leaks"])
+    assert scene.want(wish(**LOWMEM)) == [f"reserve memory: {NAME} [no-rung]"]
+    assert (scene.held, scene.memory.ratio) == ({}, RATIO)
+    assert scene.tick() == []
+    (told,) = scene.alerts.values()
+    assert "lowmem: it does not show: it leaks" in told
+
+
+def test_reset_forgets_what_was_asked_for_by_hand(scene: Scene) -> None:
+    scene.engine.machine.manual.put(Manual(name="mine", device=CARD, size=64 * MIB))
+    scene.tick()
+    assert scene.engine.reset() == []
+    assert not scene.engine.machine.manual.all

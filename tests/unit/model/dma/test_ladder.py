@@ -310,3 +310,13 @@ def test_the_choice_is_the_first_that_holds(
 
 def _first_unsure(steps: tuple[Step, ...]) -> int:
     return next((index for index, each in enumerate(steps) if each.holds is None), len(steps))
+
+
+def test_low_memory_that_the_kernel_could_not_keep() -> None:
+    zones = tuple(
+        dataclasses.replace(zone, managed=512 * MIB if zone.name == "Normal" else zone.managed)
+        for zone in SMALL.zones or ()
+    )
+    found = step(Rung.LOWMEM, dataclasses.replace(SMALL, zones=zones))
+    assert found.holds is False
+    assert found.why.endswith("; of the 1.2GiB that it takes, it could protect 512MiB")

@@ -30,7 +30,7 @@ def fake() -> FakeGuest:
 def lab(tmp_path: Path, fake: FakeGuest, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """A lab that has a guest running; it can boot no other."""
     lab = Lab(tmp_path)
-    monkeypatch.setattr(lab, "boot", lambda *_: cast("Guest", fake))
+    monkeypatch.setattr(lab, "boot", lambda *_, **__: cast("Guest", fake))
     return lab
 
 
@@ -50,5 +50,5 @@ def test_a_guest_that_cannot_be_cleaned_up_is_ended(
         raise RuntimeError("a zone is stuck")
     assert fake.ended
     other = FakeGuest()
-    monkeypatch.setattr(lab, "boot", lambda *_: cast("Guest", other))
+    monkeypatch.setattr(lab, "boot", lambda *_, **__: cast("Guest", other))
     assert lab.guest("trixie", "one_node") is cast("Guest", other)

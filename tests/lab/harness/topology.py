@@ -136,10 +136,22 @@ FAKE_NODES = Topology(
     cpus=2,
     memory=2048,
     nodes=(Node(memory=1024, cpus=(0,)), Node(memory=1024, cpus=(1,))),
-    append=("numa=fake=4U",),
+    devices=("intel-iommu", "edu"),
+    append=("numa=fake=4U", "intel_iommu=on"),
 )
-"""Two nodes, each of which the kernel splits into four."""
+"""Two nodes, each of which the kernel splits into four, and an IOMMU before the devices."""
 
-MACHINES = (FOUR_NODES, ONE_NODE, PMEM, FAKE_NODES)
+LOW_MEMORY = Topology(
+    name="low_memory",
+    cpus=2,
+    memory=1536,
+    machine=("max-ram-below-4g=512M",),
+    devices=_PLUGGABLE,
+    append=("memmap=64M!160M",),
+)
+"""A third of the memory below 512 MiB and the rest above 4 GiB, so that the kernel has a low zone
+to protect; a legacy persistent memory region lies within 28 bits."""
+
+MACHINES = (FOUR_NODES, ONE_NODE, PMEM, FAKE_NODES, LOW_MEMORY)
 TOPOLOGIES = {topology.name: topology for topology in MACHINES}
 """Every machine by its name, as `scripts/lab --topology` and the mark `topology` take it."""

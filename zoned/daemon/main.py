@@ -27,24 +27,30 @@ def cli() -> None:
     """
 
 
-@cli.command()
-@click.option(
+_SOCKET = Path("/run/zoned/io.zoned")
+_GROUP = "zone"
+_config = click.option(
     "--config",
     type=click.Path(path_type=Path),
     help="Read the policy from DIR alone, instead of /usr/lib/zoned, /run/zoned and /etc/zoned.",
 )
-@click.option(
-    "--socket",
-    type=click.Path(path_type=Path),
-    default=Path("/run/zoned/io.zoned"),
-    show_default=True,
-    help="Listen here.",
-)
-@click.option(
+_state = click.option(
     "--state",
     type=click.Path(path_type=Path),
     help="Keep zones and ledger in DIR alone, instead of /var/lib/zoned and /run/zoned.",
 )
+
+
+@cli.command()
+@_config
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    default=_SOCKET,
+    show_default=True,
+    help="Listen here.",
+)
+@_state
 @click.option(
     "--sysroot",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -52,7 +58,7 @@ def cli() -> None:
 )
 @click.option(
     "--group",
-    default="zone",
+    default=_GROUP,
     show_default=True,
     help="Name of the group above all zones, so that two daemons keep out of each other's way.",
 )
@@ -60,12 +66,34 @@ def run(
     config: Path | None, socket: Path, state: Path | None, sysroot: Path | None, group: str
 ) -> None:
     """Run the daemon in the foreground until SIGTERM. Zones outlive it; SIGHUP reloads."""
-    from zoned.daemon.service import Options, Service
+    from zoned.daemon.machine import Options
+    from zoned.daemon.service import Service
 
     options = Options(config=config, socket=socket, state=state, sysroot=sysroot, group=group)
     if sysroot is None and os.geteuid() != 0:
         raise click.ClickException("zoned needs root (or --sysroot, to look at a recorded machine)")
     asyncio.run(Service(options).run())
+
+
+@cli.command()
+@_config
+@_state
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="How long it may take; what is left then is left to the daemon.",
+)
+def early(config: Path | None, state: Path | None, seconds: float) -> None:
+    """Reserve memory for devices and end, at boot, before drivers are loaded."""
+    from zoned.daemon.early import run_early
+    from zoned.daemon.machine import Options
+
+    if os.geteuid() != 0:
+        raise click.ClickException("zoned needs root")
+    options = Options(config=config, socket=_SOCKET, state=state, sysroot=None, group=_GROUP)
+    run_early(options, seconds)
 
 
 def main() -> None:

@@ -10,66 +10,41 @@ import logging
 import os
 import signal
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from zoned.daemon.backend import PeerBackend
+from zoned.daemon.events import Events
 from zoned.daemon.fence import FenceGuard
 from zoned.daemon.jobs import JobDesk
+from zoned.daemon.machine import RUNTIME, STATE, build_machine
 from zoned.daemon.notify import notify, watchdog_interval
 from zoned.daemon.server import Server
+from zoned.daemon.stopwatch import Stopwatch
 from zoned.daemon.worker import Worker
-from zoned.engine.dma.manual import ManualStore
 from zoned.engine.engine import Engine
 from zoned.engine.jobs.book import JobBook
 from zoned.engine.jobs.runner import JobRunner
-from zoned.engine.ledger import Ledger
-from zoned.engine.machine import Machine
-from zoned.engine.store import Store
 from zoned.errors import PolicyError, Unsupported, ZonedError
-from zoned.kernel.cgroup.detect import choose_driver, choose_fence, choose_units
+from zoned.kernel.mark_files import keep_marks
 from zoned.kernel.own import boot_id
-from zoned.kernel.own_policy import OwnMemory
-from zoned.kernel.root import Root, sysroot
 from zoned.kernel.state_file import lock_folder
-from zoned.kernel.udev import EventMonitor
+from zoned.model.dma.marks import marks
 from zoned.policy.files import DIRECTORIES
 from zoned.policy.load import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from zoned.daemon.machine import Options
+    from zoned.model.policy import Policy
 
 _log = logging.getLogger(__name__)
 
 RESYNC = 60.0
 """Seconds after which the machine is looked at again even if no event came."""
 
-_SUBSYSTEMS = ("memory", "node")
-_STATE = Path("/var/lib/zoned")
-_RUNTIME = Path("/run/zoned")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What the command line said."""
-
-    config: Path | None
-    socket: Path
-    state: Path | None
-    sysroot: Path | None
-    group: str
-
-
-def build_machine(options: Options) -> Machine:
-    """Return the machine that the options point at. Raises Unsupported, StateDamaged."""
-    root = sysroot(options.sysroot) if options.sysroot else Root()
-    return Machine(
-        root=root,
-        groups=choose_driver(root, options.group),
-        units=choose_units(root, options.group),
-        store=Store(options.state or _STATE),
-        ledger=Ledger(options.state or _RUNTIME, boot_id(root)),
-        manual=ManualStore(options.state or _STATE),
-        fence=choose_fence(root, options.group),
-        own_memory=OwnMemory(root) if root.live else None,
-    )
+MARKS = "dma-wanted"
+"""The folder in which udev's rule finds for which devices something is wanted."""
 
 
 class Service:
@@ -79,11 +54,12 @@ class Service:
         self._options = options
         self._worker = Worker()
         self._dirty = asyncio.Event()
+        self._devices = asyncio.Event()
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Run until a signal says stop. Raises ZonedError where it cannot start."""
-        lock = lock_folder(self._options.state or _RUNTIME)
+        lock = lock_folder(self._options.state or RUNTIME)
         try:
             await self._run()
         finally:
@@ -91,13 +67,13 @@ class Service:
             os.close(lock)
 
     async def _run(self) -> None:
-        directories = (self._options.config,) if self._options.config else DIRECTORIES
-        engine = Engine(build_machine(self._options), lambda: load(directories))
+        engine = Engine(build_machine(self._options), self._loader())
         if engine.machine.own_memory is not None:
             self._worker.prepare = engine.machine.own_memory.follow
-        runner = engine.jobs = self._runner(engine)
+        stopwatch = Stopwatch(lambda: engine.machine.ledger.touched.reservations.values())
+        runner = engine.jobs = self._runner(engine, stopwatch)
         # Events first, the first look second: what changes in between is not missed.
-        monitor = self._listen_to_events()
+        events = self._listen_to_events(stopwatch)
         guard = FenceGuard(engine.machine, self._dirty.set)
         await self._worker.change(engine.start)
         desk = JobDesk(runner)
@@ -107,6 +83,7 @@ class Service:
             await self._worker.change(runner.resume_all)
             # With jobs possible: for what came while nobody was there to see it.
             self._dirty.set()
+            self._devices.set()
             server.start()
             await self._until_told(engine)
         finally:
@@ -114,7 +91,8 @@ class Service:
             await self._end_jobs(desk)
             await server.stop()
             guard.close()
-        del monitor
+            if events is not None:
+                events.close()
         _log.info("stopped; zones stay as they are")
 
     async def _until_told(self, engine: Engine) -> None:
@@ -122,15 +100,29 @@ class Service:
         notify("READY=1", f"STATUS={len(engine.machine.store.zones)} zones")
         _log.info("ready, listening on %s", self._options.socket)
         async with asyncio.TaskGroup() as tasks:
-            loops = [tasks.create_task(self._keep(engine)), tasks.create_task(self._watchdog())]
+            endless = self._keep(engine), self._keep_devices(engine), self._watchdog()
+            loops = [tasks.create_task(each) for each in endless]
             await self._stopping.wait()
             notify("STOPPING=1")
             for loop in loops:
                 loop.cancel()
 
-    def _runner(self, engine: Engine) -> JobRunner:
+    def _loader(self) -> Callable[[], Policy]:
+        """Return what loads the policy, and has the devices looked at once it is in force."""
+        directories = (self._options.config,) if self._options.config else DIRECTORIES
+        loop = asyncio.get_running_loop()
+
+        def load_policy() -> Policy:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                # The look waits for the thread that is loading.
+                loop.call_soon_threadsafe(self._devices.set)
+            return load(directories)
+
+        return load_policy
+
+    def _runner(self, engine: Engine, stopwatch: Stopwatch) -> JobRunner:
         """Return what runs jobs. Raises StateDamaged."""
-        book = JobBook(self._options.state or _STATE, boot_id(engine.machine.root))
+        book = JobBook(self._options.state or STATE, boot_id(engine.machine.root))
         runner = JobRunner(book, engine.bodies(), self._worker.change_and_wait)
         loop = asyncio.get_running_loop()
 
@@ -138,6 +130,7 @@ class Service:
             # What a job left half-way is an alert from its end on, not a minute later.
             if number not in runner.unfinished:
                 with contextlib.suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(stopwatch.look)
                     loop.call_soon_threadsafe(self._dirty.set)
 
         runner.subscribe(look_after)
@@ -148,20 +141,12 @@ class Service:
         # They may need the thread that changes the machine to get to where they can stop.
         await asyncio.to_thread(desk.runner.stop)
 
-    def _listen_to_events(self) -> EventMonitor | None:
+    def _listen_to_events(self, stopwatch: Stopwatch) -> Events | None:
         try:
-            monitor = EventMonitor(_SUBSYSTEMS)
+            return Events(self._dirty.set, self._devices.set, stopwatch)
         except Unsupported as error:
             _log.warning("%s; looking every %d s instead", error, RESYNC)
             return None
-
-        def on_events() -> None:
-            for event in monitor.drain():
-                _log.info("event: %s", event)
-                self._dirty.set()
-
-        asyncio.get_running_loop().add_reader(monitor.fileno(), on_events)
-        return monitor
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -186,13 +171,33 @@ class Service:
             self._dirty.clear()
             await self._tick(engine)
 
+    async def _keep_devices(self, engine: Engine) -> None:
+        """Look at the devices again when one came or went: the rest of a look would take longer
+        than the driver does.
+        """
+        while True:
+            await self._devices.wait()
+            self._devices.clear()
+            await self._guarded(self._worker.change(functools.partial(self._look, engine)))
+
+    def _look(self, engine: Engine) -> None:
+        """Look at the devices, and tell udev's rule for which of them it is to wait."""
+        machine = engine.machine
+        folder = (self._options.state or RUNTIME) / MARKS
+        keep_marks(folder, marks(machine.policy.dma.wishes) | machine.manual.wishes.keys())
+        engine.dma_look()
+
     async def _tick(self, engine: Engine) -> None:
+        if self._reload_wanted:
+            self._reload_wanted = False
+            await self._guarded(self._reload(engine))
+        else:
+            await self._guarded(self._worker.change(engine.tick))
+
+    async def _guarded(self, look: Coroutine[Any, Any, None]) -> None:
+        """Look at something; a failure is written down, and does not end the daemon."""
         try:
-            if self._reload_wanted:
-                self._reload_wanted = False
-                await self._reload(engine)
-            else:
-                await self._worker.change(engine.tick)
+            await look
         except ZonedError as error:
             _log.error("[%s] %s", error.code, error)
         except Exception:

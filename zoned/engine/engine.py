@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from zoned.engine import members, units, zones
 from zoned.engine.base.watch import HotplugKeeper, find_races
-from zoned.engine.blocks.hands import Direct
 from zoned.engine.blocks.keeper import BlockKeeper
 from zoned.engine.dma.keeper import DmaKeeper, Jobs
 from zoned.engine.operations.context import Context
@@ -115,12 +114,6 @@ class Engine:
     def dma_check(self) -> list[Alert]:
         """Return what is missing or broken of the memory for devices, by a look at all of it."""
         return self._dma.check()
-
-    def dma_early(self) -> list[str]:
-        """Reserve what is wanted for devices in this thread, for where no jobs can run; return what
-        could not be, with the reason.
-        """
-        return self._dma.reserve_now(Direct())
 
     @property
     def alerts(self) -> tuple[Alert, ...]:

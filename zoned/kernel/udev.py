@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from dataclasses import dataclass
 
 import pyudev
 
@@ -17,6 +18,23 @@ _log = logging.getLogger(__name__)
 
 _BUFFER = 16 << 20
 """Bytes for events that wait: hot-adding 64 GiB makes about a thousand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceEvent:
+    """That something happened to a device."""
+
+    action: str
+    """``add``, ``bind``, ``online`` …, see Documentation/ABI/testing/sysfs-uevent"""
+    subsystem: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.name}".rstrip()
+
+
+OVERFLOW = DeviceEvent(action="overflow")
+"""Events were lost, of whatever devices."""
 
 
 class EventMonitor:
@@ -39,10 +57,10 @@ class EventMonitor:
         """Return the descriptor that becomes readable when an event waits."""
         return int(self._monitor.fileno())
 
-    def drain(self) -> list[str]:
-        """Take all waiting events; return each as "ACTION NAME".
+    def drain(self) -> list[DeviceEvent]:
+        """Take all waiting events.
 
-        Events that were lost (the buffer overflowed) count as one, "overflow": look at everything.
+        Those that were lost (the buffer overflowed) count as one, `OVERFLOW`: look at everything.
         """
         events = []
         while True:
@@ -51,11 +69,17 @@ class EventMonitor:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                events.append("overflow")
+                events.append(OVERFLOW)
                 continue
             if device is None:
                 return events
-            events.append(f"{device.action} {device.sys_name}")
+            events.append(
+                DeviceEvent(
+                    action=str(device.action),
+                    subsystem=str(device.subsystem),
+                    name=str(device.sys_name),
+                )
+            )
 
     def _grow_buffer(self) -> None:
         try:

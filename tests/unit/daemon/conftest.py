@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.daemon.whole import LIMIT, Bench, FakeMonitor
 from tests.unit.fakes import make_world
+from zoned.daemon import events as events_module
 from zoned.daemon import service as service_module
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """Return a daemon that can be run, stopped and run again."""
     world = make_world(tmp_path)
-    monkeypatch.setattr(service_module, "EventMonitor", FakeMonitor)
+    monkeypatch.setattr(events_module, "EventMonitor", FakeMonitor)
     monkeypatch.setattr(service_module, "build_machine", lambda _: world.machine())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(tmp_path / "notify"))

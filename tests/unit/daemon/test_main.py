@@ -16,7 +16,7 @@ from zoned.errors import StateDamaged, TryLater, ZonedError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from zoned.daemon.service import Options
+    from zoned.daemon.machine import Options
 
 
 @pytest.mark.parametrize(

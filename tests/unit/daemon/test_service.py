@@ -16,8 +16,9 @@ from tests.unit.daemon.whole import LIMIT, Bench, FakeMonitor
 from tests.unit.fakes import GIB, started
 from zoned.api.client import Client
 from zoned.api.types import StatusInfo, ZoneDetail, ZoneInfo
+from zoned.daemon import events as events_module
 from zoned.daemon import service as service_module
-from zoned.daemon.service import Options
+from zoned.daemon.machine import Options, build_machine
 from zoned.errors import PolicyError, StateDamaged, TryLater, Unsupported
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def test_without_events_it_looks_from_time_to_time(
     def refuse(_: tuple[str, ...]) -> None:
         raise Unsupported("no netlink")
 
-    monkeypatch.setattr(service_module, "EventMonitor", refuse)
+    monkeypatch.setattr(events_module, "EventMonitor", refuse)
     monkeypatch.setattr(service_module, "RESYNC", 0.01)
     looks = threading.Semaphore(0)
 
@@ -175,4 +176,4 @@ def test_a_recorded_machine_has_no_place_for_groups(tmp_path: Path) -> None:
         config=None, socket=tmp_path / "s", state=tmp_path, sysroot=tmp_path, group="zone"
     )
     with pytest.raises(Unsupported):
-        service_module.build_machine(options)
+        build_machine(options)

@@ -10,7 +10,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from zoned.daemon import service as service_module
-from zoned.daemon.service import Options
+from zoned.daemon.machine import Options
+from zoned.kernel.udev import DeviceEvent
 
 if TYPE_CHECKING:
     import socket
@@ -27,17 +28,24 @@ class FakeMonitor:
     made: FakeMonitor | None = None
 
     def __init__(self, subsystems: tuple[str, ...]) -> None:
-        assert subsystems == ("memory", "node")
+        assert subsystems == ("memory", "node", "pci")
         self._read, self._write = os.pipe()
         type(self).made = self
 
     def fileno(self) -> int:
         return self._read
 
-    def drain(self) -> list[str]:
-        return os.read(self._read, 4096).decode().splitlines()
+    def drain(self) -> list[DeviceEvent]:
+        lines = os.read(self._read, 4096).decode().splitlines()
+        found = []
+        for line in lines:
+            action, _, name = line.partition(" ")
+            subsystem = "pci" if ":" in name else name.rstrip("0123456789")
+            found.append(DeviceEvent(action=action, subsystem=subsystem, name=name))
+        return found
 
     def send(self, event: str) -> None:
+        """Have something happen: "add memory42", "bind 0000:01:00.0" or "overflow"."""
         os.write(self._write, f"{event}\n".encode())
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 import pyudev
 
 from zoned.errors import Unsupported
-from zoned.kernel.udev import EventMonitor
+from zoned.kernel.udev import OVERFLOW, DeviceEvent, EventMonitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,8 +49,8 @@ class FakeMonitor:
         return answer
 
 
-def event(action: str, name: str) -> SimpleNamespace:
-    return SimpleNamespace(action=action, sys_name=name)
+def event(action: str, name: str, subsystem: str = "memory") -> SimpleNamespace:
+    return SimpleNamespace(action=action, sys_name=name, subsystem=subsystem)
 
 
 def listen(monkeypatch: pytest.MonkeyPatch, fake: FakeMonitor) -> EventMonitor:
@@ -68,7 +68,9 @@ def test_lost_events_count_as_one_and_the_rest_is_read(monkeypatch: pytest.Monke
     lost = OSError(errno.ENOBUFS, "No buffer space available")
     fake = FakeMonitor([event("online", "memory40"), lost, event("add", "node4")])
     monitor = listen(monkeypatch, fake)
-    assert monitor.drain() == ["online memory40", "overflow", "add node4"]
+    first, second, third = monitor.drain()
+    assert [str(first), str(second), str(third)] == ["online memory40", "overflow", "add node4"]
+    assert second is OVERFLOW
     assert monitor.drain() == []
     assert fake.subsystems == ["memory", "node"]
     assert fake.started
@@ -78,7 +80,14 @@ def test_lost_events_count_as_one_and_the_rest_is_read(monkeypatch: pytest.Monke
 def test_a_buffer_that_may_not_grow_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeMonitor([event("offline", "memory40")])
     fake.small = True
-    assert listen(monkeypatch, fake).drain() == ["offline memory40"]
+    (found,) = listen(monkeypatch, fake).drain()
+    assert found == DeviceEvent(action="offline", subsystem="memory", name="memory40")
+
+
+def test_devices_keep_their_subsystem(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeMonitor([event("bind", "0000:01:00.0", "pci")])
+    (found,) = listen(monkeypatch, fake).drain()
+    assert (found.subsystem, str(found)) == ("pci", "bind 0000:01:00.0")
 
 
 def test_any_other_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

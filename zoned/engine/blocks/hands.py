@@ -37,7 +37,10 @@ class Hands(Protocol):
 class Direct:
     """Hands without a job, for the thread that changes the machine."""
 
-    ends = False
+    @property
+    def ends(self) -> bool:
+        """See JobControl. Nobody ends it."""
+        return False
 
     def phase(self, text: str) -> None:
         """See JobControl. Nobody watches."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from zoned.engine.blocks.hands import Direct
 from zoned.engine.dma.holders import HOLDERS
-from zoned.engine.dma.reserve import boot_hint, release, reserve
+from zoned.engine.dma.reserve import boot_hint, release
 from zoned.engine.dma.sight import find_device, look
-from zoned.engine.dma.wanted import What, to_do, unmet, wanted
+from zoned.engine.dma.wanted import What, to_do, unmet
 from zoned.errors import TryLater, ZonedError
 from zoned.model.alert import Alert, AlertCode
 from zoned.model.dma.allot import DmaState, Verdict
@@ -27,7 +27,6 @@ from zoned.model.job import JobKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from zoned.engine.blocks.hands import Hands
     from zoned.engine.machine import Machine
     from zoned.model.dma.allot import Report
     from zoned.model.dma.held import Held
@@ -92,23 +91,6 @@ class DmaKeeper:
             if report.device is not None and report.device.address == address
         }
         return next((number for name, number in started.items() if name in names), None)
-
-    def reserve_now(self, hands: Hands) -> list[str]:
-        """Set up all that is wanted in the caller's thread, for where there are no jobs: the most
-        important first. Return what could not be, with the reason.
-        """
-        left = []
-        for name in to_do(look(self._machine), self._held):
-            try:
-                # Anew each time: what one gets the next cannot have.
-                each = wanted(look(self._machine)).get(name)
-                if each is None:
-                    release(self._machine, hands, name)
-                else:
-                    reserve(self._machine, hands, each)
-            except ZonedError as error:
-                left.append(f"reservation {name}: {error}")
-        return left
 
     def give_all_back(self) -> list[str]:
         """Give everything back, what was asked for by hand too; return what could not be, with the

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Persistent memory that no driver has yet, as it is at boot: device-dax regions may come of it.
+
+Sources: proc_iomem(5), Documentation/admin-guide/kernel-parameters.txt (`memmap=nn!ss`),
+include/linux/ioport.h and arch/x86/kernel/e820.c (the names), drivers/nvdimm/pmem.c and
+drivers/dax/device.c (who has a range stands below it, by the name of its device).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoned.kernel.iomem import read_iomem
+from zoned.model.dma.offer import Span
+
+if TYPE_CHECKING:
+    from zoned.kernel.root import Root
+
+_NAMES = ("Persistent Memory", "Persistent Memory (legacy)")
+
+
+def read_idle_pmem(root: Root) -> tuple[Span, ...]:
+    """Return the ranges in which nothing is; none where only root may know.
+
+    Raises MachineError where they cannot be read.
+    """
+    resources = read_iomem(root) or ()
+    used = {each.start for each in resources if each.above[:1] and each.above[0] in _NAMES}
+    return tuple(
+        Span(each.start, each.end - each.start + 1)
+        for each in resources
+        if each.name in _NAMES
+        and not each.above
+        and not any(each.start <= start <= each.end for start in used)
+    )

@@ -105,12 +105,10 @@ class Client:
 
 
 def _connected(path: _Path) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with contextlib.ExitStack() as undo:
+        connection = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         connection.connect(os.fspath(path))
-    except OSError:
-        connection.close()
-        raise
+        undo.pop_all()
     return connection
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zoned.cli.dma_reserve import check, release, reserve
+from zoned.cli.dma_commands import dma
 from zoned.cli.output import Format, emit, output_option
 from zoned.cli.talk import Session, pass_session, sign_of_life
 from zoned.cli.topology import sysroot_option
@@ -36,15 +36,6 @@ def config_option(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Path(exists=True, file_okay=False, path_type=Path),
         help="Read policy from zones.d below DIR only.",
     )(command)
-
-
-@click.group
-def dma() -> None:
-    """Look at devices that cannot reach all memory, and reserve memory for them."""
-
-
-for _command in (reserve, release, check):
-    dma.add_command(_command)
 
 
 @dma.command("list")

@@ -4,45 +4,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, MutableMapping
-from importlib import import_module
 
 import click
 
 from zoned import __version__
+from zoned.cli.on_demand import OnDemand
 from zoned.cli.talk import Session
 from zoned.errors import ZonedError
 
-
-class _OnDemand(MutableMapping[str, click.Command]):
-    """Commands by name, imported when they are asked for: imports are most of what one costs."""
-
-    def __init__(self, places: dict[str, str]) -> None:
-        self._places = places
-        self._loaded: dict[str, click.Command] = {}
-
-    def __getitem__(self, name: str) -> click.Command:
-        if name not in self._loaded:
-            module, _, attribute = self._places[name].partition(":")
-            self._loaded[name] = getattr(import_module(module), attribute)
-        return self._loaded[name]
-
-    def __setitem__(self, name: str, command: click.Command) -> None:
-        self._places[name] = ""
-        self._loaded[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._places[name]
-        self._loaded.pop(name, None)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-
-_COMMANDS = _OnDemand(
+_COMMANDS = OnDemand(
     {
         "status": "zoned.cli.daemon:status",
         "topology": "zoned.cli.topology:topology",
@@ -60,7 +30,7 @@ _COMMANDS = _OnDemand(
         "job": "zoned.cli.jobs:job",
         "base": "zoned.cli.base:base",
         "blocks": "zoned.cli.blocks:blocks",
-        "dma": "zoned.cli.dma:dma",
+        "dma": "zoned.cli.dma_commands:dma",
         "check": "zoned.cli.policy:check",
         "schema": "zoned.cli.policy:schema",
         "reload": "zoned.cli.daemon:reload",

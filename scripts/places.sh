@@ -12,6 +12,7 @@ vendor=/usr/lib/zoned
 units=/usr/local/lib/systemd/system
 tmpfiles=/usr/local/lib/tmpfiles.d/zoned.conf
 sysusers=/usr/local/lib/sysusers.d/zoned.conf
+rules=/usr/local/lib/udev/rules.d/70-zoned-dma.rules
 pid_file=/run/zoned/zoned.pid
 daemon_log=/var/log/zoned.log
 
@@ -40,3 +41,11 @@ stop_background() {
 }
 
 background_is_gone() { ! background_pid; }
+
+# udev looks for changed rules by itself, but only with the next event, and not more than every few
+# seconds.
+reload_udev() {
+    if command -v udevadm && [[ -S /run/udev/control ]]; then
+        udevadm control --reload
+    fi
+}

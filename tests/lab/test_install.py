@@ -7,6 +7,8 @@ from tests.lab.harness.guest import Guest
 from tests.lab.harness.install import GUEST_PROJECT, OFFLINE
 from tests.lab.programs import cgroup_of
 
+RULE = "/usr/local/lib/udev/rules.d/70-zoned-dma.rules"
+
 
 @pytest.mark.topology("one_node")
 def test_up_again_and_down(zoned_guest: Guest) -> None:
@@ -14,7 +16,9 @@ def test_up_again_and_down(zoned_guest: Guest) -> None:
     first = guest.facts["zoned"]
     assert "node" in first
     assert guest.check(["systemctl", "is-active", "zoned"]).strip() == "active"
-    assert guest.check(["systemctl", "is-enabled", "zoned"]).strip() == "enabled"
+    for unit in ("zoned", "zoned-early"):
+        assert guest.check(["systemctl", "is-enabled", unit]).strip() == "enabled"
+    assert guest.exists(RULE)
     for page in ("zonectl.1", "zoned.8", "zoned.yaml.5", "zoned-zones.7"):
         guest.check(["man", "-w", *reversed(page.rsplit(".", 1))])
     pid = int(guest.check(["systemctl", "show", "-P", "MainPID", "zoned"]))
@@ -26,7 +30,9 @@ def test_up_again_and_down(zoned_guest: Guest) -> None:
     del guest.facts["zoned"]
     guest.on_reclaim.clear()
     assert guest.run(["zonectl", "--version"]).returncode == 127
-    assert guest.run(["systemctl", "cat", "zoned"]).returncode != 0
+    for unit in ("zoned", "zoned-early"):
+        assert guest.run(["systemctl", "cat", unit]).returncode != 0
     left = guest.shell("ls -d /opt/zoned /usr/lib/zoned /var/lib/zoned /run/zoned 2>/dev/null || :")
     assert left == ""
+    assert guest.check(["find", "/etc", "/usr/local", "-name", "*zoned*"]) == ""
     assert guest.check(["find", "/sys/fs/cgroup", "-name", "*zone*"]) == ""

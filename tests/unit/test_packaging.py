@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 import zoned
+from zoned.api.client import SOCKET
+from zoned.daemon.service import MARKS
+from zoned.model.dma.marks import ANY_DEVICE
+from zoned.policy.files import DIRECTORIES, DROP_INS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TOP_LEVEL = {
@@ -120,12 +124,60 @@ def test_scripts_can_be_run(folder: str) -> None:
             assert path.stat().st_mode & 0o111, f"{name} is not executable"
 
 
-def test_units_start_what_up_installs() -> None:
-    up = _read("scripts/places.sh")
-    unit = _read("systemd/zoned.service")
-    venv = re.search(r"^venv=(.+)$", up, re.MULTILINE)
+def _venv() -> str:
+    venv = re.search(r"^venv=(.+)$", _read("scripts/places.sh"), re.MULTILINE)
     assert venv
-    started = re.findall(r"^Exec\w+=(\S+)", unit, re.MULTILINE)
+    return venv[1]
+
+
+@pytest.mark.parametrize("unit", ["zoned", "zoned-early"])
+def test_units_start_what_up_installs(unit: str) -> None:
+    text = _read(f"systemd/{unit}.service")
+    started = re.findall(r"^Exec(?!Condition)\w+=(\S+)", text, re.MULTILINE)
     scripts = tomllib.loads(_read("pyproject.toml"))["project"]["scripts"]
     assert started
-    assert set(started) <= {f"{venv[1]}/bin/{name}" for name in scripts}
+    assert set(started) <= {f"{_venv()}/bin/{name}" for name in scripts}
+
+
+def test_the_udev_rule_runs_what_up_installs_before_drivers_are_loaded() -> None:
+    name = re.search(r"^rules=.*/udev/rules\.d/(.+)$", _read("scripts/places.sh"), re.MULTILINE)
+    assert name
+    assert name[1] < "80-drivers.rules"
+    (run,) = re.findall(r'^PROGRAM=="([^"]*)"', _read(f"systemd/{name[1]}"), re.MULTILINE)
+    assert run == f"{_venv()}/bin/zonectl dma prepare $kernel"
+
+
+def test_the_udev_rule_tests_for_what_the_daemon_keeps() -> None:
+    rule = _read("systemd/70-zoned-dma.rules")
+    tests = re.findall(r'^TEST[!=]="([^"]*)"', rule, re.MULTILINE)
+    folder = f"/run/zoned/{MARKS}"
+    identity = f"{folder}/$attr{{vendor}}"
+    assert set(tests) == {
+        SOCKET,
+        f"{folder}/$kernel",
+        identity,
+        f"{identity}:$attr{{device}}",
+        f"{folder}/{ANY_DEVICE}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("dma:\n  reservations:\n    x: {}", 0),
+        ('dma: {"reservations": {x: {}}}', 0),
+        ("zones:\n  x: {size: 1GiB}", 1),
+    ],
+)
+def test_the_early_unit_costs_a_boot_nothing_where_nothing_is_reserved(
+    tmp_path: Path, text: str, status: int
+) -> None:
+    unit = _read("systemd/zoned-early.service")
+    unit = unit.replace("\\\n", " ")
+    found = re.search(r"^ExecCondition=(\S+ \S+ \S+) (.+)$", unit, re.MULTILINE)
+    assert found
+    folders = {f"{folder}/{DROP_INS}" for folder in DIRECTORIES}
+    assert set(found[2].split()) == folders | {"/var/lib/zoned/dma.json"}
+    shutil.copytree(CHECKOUT / "config/zones.d", tmp_path / "vendor")
+    (tmp_path / "site.yaml").write_text(text)
+    assert subprocess.run([*found[1].split(), tmp_path]).returncode == status

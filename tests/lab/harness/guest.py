@@ -71,6 +71,7 @@ class Guest:
         self.facts: dict[str, Any] = {}
         self._running: list[Process] = []
         self._runner: Runner | None = None
+        self._runner_command: Sequence[str] = ()
         try:
             self.boot_state = self._wait_for_boot(boot_seconds)
         except BaseException:
@@ -168,7 +169,7 @@ class Guest:
         service = ["systemd-run", "--unit=lab-runner", "--property=OOMScoreAdjust=-1000"]
         self.check([*service, "--property=OOMPolicy=continue", "--", *command])
         self.run_on_loop(self.machine.runner.connect(_RUNNER_SECONDS), None)
-        self._runner = self.machine.runner
+        self._runner, self._runner_command = self.machine.runner, command
 
     def read(self, path: str) -> str:
         """Return the text of a file in the guest."""
@@ -220,6 +221,18 @@ class Guest:
             return self.machine.keep_disk()
         finally:
             self.run_on_loop(agent.call("guest-fsfreeze-thaw"), None)
+
+    def reboot(self, seconds: float = 300) -> None:
+        """Have the guest start anew, with what is on its disk; returns when it is up again."""
+        self.qmp("set-action", reboot="reset")
+        with self.machine.events("RESET") as news:
+            self.run(["systemctl", "reboot", "--no-block"])
+            self.machine.next_event(news, seconds)
+        self._running.clear()
+        command, self._runner, self._runner_command = self._runner_command, None, ()
+        self.boot_state = self._wait_for_boot(seconds)
+        if command:
+            self.use_runner(command)
 
     def run_on_loop(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
         """Run a coroutine of the agent; a LabLost gets the console's end added."""

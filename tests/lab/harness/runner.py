@@ -34,12 +34,16 @@ class Runner:
         self._asked = 0
 
     async def connect(self, patience: float) -> None:
-        """Wait until the program in the guest is ready, at most `patience` seconds."""
+        """Wait until the program in the guest is ready, at most `patience` seconds.
+
+        Again after a reboot: what the one before was asked has no end then.
+        """
         ready = self._answers[0] = asyncio.get_running_loop().create_future()
-        reader, self._writer = await asyncio.open_connection(
-            sock=self._channel, limit=_LONGEST_LINE
-        )
-        self._listener = asyncio.create_task(self._listen(reader))
+        if self._writer is None:
+            reader, self._writer = await asyncio.open_connection(
+                sock=self._channel, limit=_LONGEST_LINE
+            )
+            self._listener = asyncio.create_task(self._listen(reader))
         await self._answer(ready, "starting", patience)
 
     async def start(

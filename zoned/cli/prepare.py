@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from zoned.api.types import JobInfo
 from zoned.cli.talk import Session, pass_session
 from zoned.errors import ZonedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from os import PathLike
-
-    from zoned.api.types import JobInfo
 
 DEADLINE = 5.0
 """Seconds for all of it: a device without its memory is better than a boot that hangs."""
@@ -71,12 +70,10 @@ def _deadline() -> Iterator[None]:
 
 def _prepared(socket: str | PathLike[str], device: str) -> str:
     """Return what became of it. Raises ZonedError."""
-    # The time that these take to load counts, and without a daemon there is no need for the other.
+    # The time that this takes to load counts.
     from zoned.api.client import Client
 
     with Client(socket) as client:
-        from zoned.api.types import JobInfo
-
         job = client.call(
             "Dma.Prepare", cast("type[JobInfo | None]", JobInfo | None), device=device
         )

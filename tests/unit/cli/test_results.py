@@ -65,5 +65,4 @@ def test_methods_that_are_handed_about_give_jobs() -> None:
         and _METHOD.fullmatch(node.value)
     }
     assert {name for name in named - called if METHODS[name].result is not JobInfo} == set()
-    # A device's driver is what waits for that one.
-    assert named | {"Dma.Prepare"} == METHODS.keys(), "zonectl can do all that the daemon can"
+    assert named == METHODS.keys(), "zonectl can do all that the daemon can"

@@ -24,7 +24,8 @@ from zoned.daemon.worker import Worker
 from zoned.engine.engine import Engine
 from zoned.engine.jobs.book import JobBook
 from zoned.engine.jobs.runner import JobRunner
-from zoned.errors import PolicyError, Unsupported, ZonedError
+from zoned.errors import MachineError, PolicyError, Unsupported, ZonedError
+from zoned.kernel.dma_offer import load_page_readers
 from zoned.kernel.mark_files import keep_marks
 from zoned.kernel.own import boot_id
 from zoned.kernel.state_file import lock_folder
@@ -183,9 +184,14 @@ class Service:
     def _look(self, engine: Engine) -> None:
         """Look at the devices, and tell udev's rule for which of them it is to wait."""
         machine = engine.machine
-        folder = (self._options.state or RUNTIME) / MARKS
-        keep_marks(folder, marks(machine.policy.dma.wishes) | machine.manual.wishes.keys())
+        wanted = marks(machine.policy.dma.wishes) | machine.manual.wishes.keys()
+        try:
+            keep_marks((self._options.state or RUNTIME) / MARKS, wanted)
+        except MachineError as error:
+            _log.error("[%s] %s", error.code, error)
         engine.dma_look()
+        if wanted:
+            load_page_readers()
 
     async def _tick(self, engine: Engine) -> None:
         if self._reload_wanted:

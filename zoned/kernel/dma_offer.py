@@ -50,6 +50,11 @@ def _low_blocks(root: Root) -> tuple[Outlook, ...]:
     return tuple(outlooks(root, low))
 
 
+def load_page_readers() -> None:
+    """Load what looks at pages: that takes longer than a look, and a device would wait for it."""
+    import zoned.kernel.block_pages  # noqa: F401
+
+
 def _ram(resources: tuple[Resource, ...]) -> tuple[Span, ...]:
     """Return system memory that was there at boot: drivers name what they add themselves."""
     return tuple(

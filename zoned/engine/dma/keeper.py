@@ -21,6 +21,7 @@ from zoned.errors import TryLater, ZonedError
 from zoned.model.alert import Alert, AlertCode
 from zoned.model.dma.allot import DmaState, Verdict
 from zoned.model.dma.held import dma_owner
+from zoned.model.dma.rung import Rung
 from zoned.model.dma.wish import DmaPolicy
 from zoned.model.job import JobKind
 
@@ -84,13 +85,11 @@ class DmaKeeper:
         Raises UnknownDevice.
         """
         address = find_device(self._machine, address).address
-        started = self.look()
-        names = {
-            report.name
-            for report in self._reports
-            if report.device is not None and report.device.address == address
-        }
-        return next((number for name, number in started.items() if name in names), None)
+        number = self._job_for(address)
+        if number is None:  # else the event of the device was faster
+            self.look()
+            number = self._job_for(address)
+        return number
 
     def give_all_back(self) -> list[str]:
         """Give everything back, what was asked for by hand too; return what could not be, with the
@@ -148,9 +147,19 @@ class DmaKeeper:
     def _held(self) -> Mapping[str, Held]:
         return self._machine.ledger.touched.reservations
 
+    def _job_for(self, address: str) -> int | None:
+        """Return the job that works on what the last look found to be for a device."""
+        owners = [
+            dma_owner(report.name)
+            for report in self._reports
+            if report.device is not None and report.device.address == address
+        ]
+        return next((number for each in owners if (number := self._jobs.busy(each))), None)
+
     def _look(self) -> dict[str, int]:
         reports = look(self._machine, whole=False)
-        if to_do(reports, self._held) or any(unmet(reports, self._held)):
+        undone = to_do(reports, self._held) or any(unmet(reports, self._held))
+        if undone and not all(map(_is_told_without_pages, reports)):
             # What can be had instead: that takes a look at the pages of memory blocks.
             reports = look(self._machine)
         self._reports = reports
@@ -187,6 +196,14 @@ class DmaKeeper:
         except ZonedError as error:
             _log.warning("reservation %s: [%s] %s", name, error.code, error)
         return None
+
+
+def _is_told_without_pages(report: Report) -> bool:
+    """Return whether a look at the pages of memory blocks would find the same."""
+    verdict, rungs = report.verdict, list(Rung)
+    if verdict is None or verdict.state in {DmaState.SATISFIED, DmaState.REFUSED}:
+        return True
+    return verdict.rung is not None and rungs.index(verdict.rung) < rungs.index(Rung.BLOCKS)
 
 
 def _why(report: Report, failed: str) -> str:

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How closely the keeper looks: a device waits for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.unit.engine.dma.conftest import CARD, wish
+from zoned.engine.dma import keeper as keeper_module
+from zoned.engine.dma.sight import look
+from zoned.model.dma.rung import Rung
+
+if TYPE_CHECKING:
+    from tests.unit.engine.dma.conftest import Scene
+    from zoned.engine.machine import Machine
+
+SPARE = "0000:00:03.0"
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each look of the keeper, whether it was at the pages of memory blocks, too."""
+    seen: list[bool] = []
+
+    def count(machine: Machine, *, whole: bool = True) -> Any:
+        seen.append(whole)
+        return look(machine, whole=whole)
+
+    monkeypatch.setattr(keeper_module, "look", count)
+    return seen
+
+
+def test_pages_are_not_looked_at_for_a_rung_before_blocks(scene: Scene, looks: list[bool]) -> None:
+    scene.want(wish())
+    looks.clear()
+    scene.plug(SPARE)
+    scene.engine.dma_look()
+    assert looks == [False]
+    assert scene.jobs.run() == [f"reserve memory: teach@{SPARE}"]
+
+
+@pytest.mark.parametrize("rungs", [(Rung.BLOCKS, Rung.HUGETLB), (Rung.PENDING_REBOOT,)])
+def test_pages_are_looked_at_for_the_others(
+    scene: Scene, looks: list[bool], rungs: tuple[Rung, ...]
+) -> None:
+    scene.want(wish(rungs=rungs))
+    assert looks[:2] == [False, True]
+
+
+def test_nothing_is_looked_at_where_a_job_is_known(scene: Scene, looks: list[bool]) -> None:
+    scene.want(wish())
+    scene.plug(SPARE)
+    scene.engine.dma_look()
+    looks.clear()
+    (number,) = scene.jobs.waiting
+    assert scene.engine.dma_prepare(SPARE) == number
+    assert looks == []
+    # Its neighbour's memory stands.
+    assert scene.engine.dma_prepare(CARD) is None
+    assert looks == [False]

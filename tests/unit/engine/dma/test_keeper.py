@@ -275,47 +275,11 @@ def test_a_driver_waits_for_the_job(scene: Scene) -> None:
 
 
 def test_before_there_are_jobs(scene: Scene) -> None:
-    scene.want(wish())
-    scene.want()
     scene.policy = policy(wish())
     scene.start()
-    assert scene.held == {}
     scene.engine.jobs = None
     assert scene.engine.dma_prepare(CARD) is None
-    assert scene.engine.dma_early() == []
-    assert scene.held[NAME].standing
-    # The daemon takes over what was reserved early.
-    scene.start()
-    assert scene.tick() == []
-    assert scene.alerts == {}
-
-
-def test_early_as_later_the_more_important_come_first_and_the_rest_is_told(scene: Scene) -> None:
-    scene.plug(OTHER, device="0x11e9")
-    other = wish(
-        "rich",
-        match=Match(id=("1234:11e9",)),
-        size=900 * MIB,
-        limit=bits_mask(31),
-        priority=90,
-        **LOWMEM,
-    )
-    scene.policy = policy(wish(size=200 * MIB, **LOWMEM), other)
-    scene.start()
-    scene.memory.refuses = "No"
-    (told,) = scene.engine.dma_early()
-    assert told.startswith(f"reservation rich@{OTHER}: reservation rich@{OTHER}: lowmem: echo")
-    scene.start()
-    assert scene.engine.dma_early() == []
-    assert list(scene.held) == [f"rich@{OTHER}"]
-
-
-def test_early_what_is_not_wanted_goes(scene: Scene) -> None:
-    scene.want(wish())
-    scene.policy = policy()
-    scene.start()
-    assert scene.engine.dma_early() == []
-    assert (scene.held, scene.memory.ratio) == ({}, RATIO)
+    assert scene.held == {}
 
 
 def test_reset_gives_everything_back(scene: Scene) -> None:

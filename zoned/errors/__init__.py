@@ -23,6 +23,7 @@ ZonedError
 │   ├── LimitUnknown        nobody knows how far a device can reach
 │   ├── LimitTooLow  TooLittleBelow     a device's limit leaves too little memory, or none
 │   ├── NoSuchReservation  AlreadyReserved  ReservationInUse  RegionReserved
+│   ├── KernelOnly  LeaseGone   no buffers of such a reservation; no such buffer
 │   └── PolicyError     one or more mistakes in policy files, all of them together
 ├── MachineError        the machine refuses or lacks something                      exit 1
 │   ├── KernelRefused   a write to a kernel file failed
@@ -41,6 +42,7 @@ ZonedError
 │   └── PendingReboot   memory for a device is to be had after a reboot
 ├── TryLater            the same request can succeed later                          exit 75
 │   ├── ZoneBusy        a job works on the zone
+│   ├── PoolExhausted  PoolBusy  TooManyLeases    no buffer of a reservation now
 │   └── JobInterrupted  the daemon ended during the job
 ├── JobCancelled        somebody cancelled the job                                  exit 1
 └── Bug                 a defect of zoned
@@ -64,7 +66,9 @@ from zoned.errors.asked import (
     HasMembers,
     InPolicy,
     JobOver,
+    KernelOnly,
     KernelThread,
+    LeaseGone,
     LimitTooLow,
     LimitUnknown,
     MessageTooLarge,
@@ -102,6 +106,9 @@ from zoned.errors.course import (
     NoDaemon,
     Partial,
     PendingReboot,
+    PoolBusy,
+    PoolExhausted,
+    TooManyLeases,
     TryLater,
     ZoneBusy,
 )
@@ -143,8 +150,10 @@ __all__ = (
     "JobCancelled",
     "JobInterrupted",
     "JobOver",
+    "KernelOnly",
     "KernelRefused",
     "KernelThread",
+    "LeaseGone",
     "LimitTooLow",
     "LimitUnknown",
     "MachineError",
@@ -171,6 +180,8 @@ __all__ = (
     "Partial",
     "PendingReboot",
     "PolicyError",
+    "PoolBusy",
+    "PoolExhausted",
     "RegionReserved",
     "ReservationInUse",
     "RungFails",
@@ -178,6 +189,7 @@ __all__ = (
     "StateDamaged",
     "TooFewBlocks",
     "TooLittleBelow",
+    "TooManyLeases",
     "TryLater",
     "UnitInZone",
     "UnknownDevice",

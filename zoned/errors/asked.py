@@ -318,6 +318,25 @@ class RegionReserved(BadInput):
     code = "region-reserved"
 
 
+class KernelOnly(BadInput):
+    """The memory is reserved in a way that serves drivers of the kernel, and cannot be lent.
+
+    Programs get buffers from reservations on the rungs `devdax` and `hugetlb` only; `rungs` in the
+    policy's reservation says which may be tried.
+    """
+
+    code = "kernel-only"
+
+
+class LeaseGone(BadInput):
+    """There is no buffer of that number: it was given back, or its program has ended.
+
+    `zonectl dma leases` lists those that there are.
+    """
+
+    code = "lease-gone"
+
+
 class PolicyError(BadInput):
     """Policy files have mistakes. All of them are listed, each with file, line and field."""
 

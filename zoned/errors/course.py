@@ -53,6 +53,31 @@ class ZoneBusy(TryLater):
     code = "zone-busy"
 
 
+class PoolExhausted(TryLater):
+    """So much of a reservation is not free now, or not in so few pieces.
+
+    The message tells what is free; `zonectl dma leases` who has the rest.
+    """
+
+    code = "pool-exhausted"
+
+
+class PoolBusy(TryLater):
+    """Nobody can have memory of a reservation now.
+
+    It is being set up or taken down, or its rung is `devdax` and another user has buffers in the
+    region, or still has one open that was given back: whoever has one reaches all of the region.
+    """
+
+    code = "pool-busy"
+
+
+class TooManyLeases(TryLater):
+    """A program or a user has as many buffers as one may have, or all together have."""
+
+    code = "too-many-leases"
+
+
 class JobInterrupted(TryLater):
     """The daemon ended while the job ran, and the job could not be taken up again.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zoned.policy.parsed import ParsedFile
     from zoned.policy.problem import Path, Problem
 
-_AGREE = ("size", "hold", "rungs", "priority")
+_AGREE = ("size", "hold", "rungs", "priority", "users", "groups")
 """what reservations that share a pool have to say alike"""
 _CLOSER = "remove one of them, or have one name the devices more closely"
 

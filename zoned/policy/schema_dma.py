@@ -47,6 +47,7 @@ _RUNG = {"enum": [str(rung) for rung in Rung]}
 _Rungs = Annotated[tuple[Rung, ...], by(values_dma.rungs), one_or_more(_RUNG)]
 _Name = Annotated[str, by(values_dma.name), text(NAME)]
 _Size = Annotated[int, by(values.size), number_or_text(4096, SIZE)]
+_Users = Annotated[tuple[str, ...], by(values_dma.users), one_or_more({"type": "string"})]
 _PRIORITY = WithJsonSchema({"type": "integer", "minimum": 0, "maximum": values_dma.MOST_PRIORITY})
 
 
@@ -143,6 +144,16 @@ class ReservationSection(Section):
     priority: Annotated[int, by(values_dma.priority), _PRIORITY] = Field(
         default=USUAL_PRIORITY,
         description="Who comes first where low memory is short: 0 to 100.",
+    )
+    users: _Users = Field(
+        default=(),
+        json_schema_extra=no_default,
+        description="Who besides root may have buffers of it (zonectl dma alloc).",
+    )
+    groups: _Users = Field(
+        default=(),
+        json_schema_extra=no_default,
+        description="The groups whose members may have buffers of it.",
     )
 
     def wish(self, name: str, place: str) -> Wish:

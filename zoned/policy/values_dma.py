@@ -14,6 +14,7 @@ from zoned.model.dma.limit import MOST_BITS, bits_mask
 from zoned.model.dma.rung import Rung
 from zoned.model.zone import is_name
 from zoned.policy.problem import shown
+from zoned.policy.values import user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +91,12 @@ def priority(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_PRIORITY:
         return value
     raise BadInput(f"{shown(value)} is no priority", hint=f"write a number, 0 to {MOST_PRIORITY}")
+
+
+def users(value: object) -> tuple[str, ...]:
+    """Return names of users or groups: one, or a list."""
+    items = _listed(value, "no name", "write names, not numbers")
+    return tuple(dict.fromkeys(user(item) for item in items))
 
 
 def name(value: object) -> str:

@@ -14,7 +14,7 @@ from tests.unit.policy.anything import check_only_policy_errors, documents
 from zoned.errors import PolicyError
 from zoned.model.dma.match import Match
 from zoned.model.dma.rung import Rung
-from zoned.model.dma.wish import DmaPolicy, Quirk, Wish
+from zoned.model.dma.wish import DmaPolicy, Lessees, Quirk, Wish, lessees
 from zoned.policy.load import load, load_text
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ dma:
       hold: true
       rungs: [hugetlb, devdax, hugetlb]
       priority: 80
+      users: [capture, capture, root]
+      groups: video
 """
 
 
@@ -88,6 +90,8 @@ def test_everything_at_once() -> None:
                 hold=True,
                 rungs=(Rung.DEVDAX, Rung.HUGETLB),
                 priority=80,
+                users=("capture", "root"),
+                groups=("video",),
                 place="f:18",
             ),
         ),
@@ -189,6 +193,14 @@ WISH = "dma:\n  reservations:\n    a: "
             "f:3: dma.reservations.a.priority: 101 is no priority (write a number, 0 to 100)",
         ),
         (
+            WISH + "{match: {driver: x}, size: 1GiB, users: [capture, 1000]}",
+            "f:3: dma.reservations.a.users: 1000 is no user's name (write names, not numbers)",
+        ),
+        (
+            WISH + "{match: {driver: x}, size: 1GiB, groups: []}",
+            "f:3: dma.reservations.a.groups: an empty list is no name (write names, not numbers)",
+        ),
+        (
             WISH + "{match: {driver: x}, size: 1GiB, pool: A}",
             "f:3: dma.reservations.a.pool: 'A' is no name for a reservation or a pool"
             " (1 to 63 of a-z 0-9 . _ -, the first a letter or digit)",
@@ -201,7 +213,7 @@ WISH = "dma:\n  reservations:\n    a: "
         (
             "dma: {reservations: {match: {driver: x}}}",
             "f:1: dma.reservations.match.driver: is no known key"
-            " (known are match, size, limit, pool, hold, rungs, priority)",
+            " (known are match, size, limit, pool, hold, rungs, priority, users, groups)",
         ),
     ],
 )
@@ -295,7 +307,14 @@ def test_reservations_of_one_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("size", "2GiB"), ("hold", "true"), ("rungs", "devdax"), ("priority", "7")],
+    [
+        ("size", "2GiB"),
+        ("hold", "true"),
+        ("rungs", "devdax"),
+        ("priority", "7"),
+        ("users", "capture"),
+        ("groups", "video"),
+    ],
 )
 def test_reservations_that_share_a_pool_agree(key: str, value: str) -> None:
     fields = {"size": "1GiB", "pool": "p", key: value}
@@ -319,13 +338,22 @@ def test_a_pool_and_a_reservation_without_one_have_different_names() -> None:
     assert len(load_text(text.replace("pool: a", "pool: b"), "f").dma.wishes) == 2
 
 
+def test_who_may_have_buffers() -> None:
+    policy = load_text(EVERYTHING, "f").dma
+    assert lessees(policy, "low") == Lessees(users=("capture", "root"), groups=("video",))
+    nobody = ("cards", "scsi", "scsi@0000:01:00.0", "nothing", "")
+    assert {lessees(policy, name) for name in nobody} == {Lessees()}
+    scsi = load_text(WISH + "{match: {driver: x}, size: 1GiB, users: me}", "f").dma
+    assert lessees(scsi, "a@0000:01:00.0") == Lessees(users=("me",))
+
+
 def test_many_quirks_are_judged_at_once() -> None:
     quirks = [{"match": {"id": f"1028:{n:04x}"}, "limit": 31} for n in range(3000)]
     assert len(load_text(yaml.safe_dump({"dma": {"quirks": quirks}}), "f").dma.quirks) == 3000
 
 
 WORD_LIST = """
-quirks reservations match id driver class path limit size pool rungs hold priority source
+quirks reservations match id driver class path limit size pool rungs hold priority users groups source
 1028:0001 1028:* 31 0x7fffffff 2GiB x true null iommu devdax
 """
 WORDS = st.sampled_from(WORD_LIST.split())

@@ -49,6 +49,9 @@ class Wish:
     """those that may be tried, in the ladder's order"""
     priority: int = USUAL_PRIORITY
     """0 to 100: who comes first where low memory is short"""
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    """who besides root may have buffers of it, by name"""
     place: str = ""
     """``file:line``"""
 
@@ -64,6 +67,27 @@ class DmaPolicy:
 
     quirks: tuple[Quirk, ...] = ()
     wishes: tuple[Wish, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lessees:
+    """Who besides root may have buffers of a reservation."""
+
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
+def lessees(policy: DmaPolicy, reservation: str) -> Lessees:
+    """Return who may have buffers: nobody of a reservation that the policy does not know.
+
+    `reservation` is the name of a pool or of a wish, with ``@ADDRESS`` where each device has its
+    own.
+    """
+    name = reservation.partition("@")[0]
+    for wish in policy.wishes:
+        if name == (wish.pool or wish.name):
+            return Lessees(users=wish.users, groups=wish.groups)
+    return Lessees()
 
 
 def device_wish(device: Device, wishes: Iterable[Wish]) -> Wish | None:

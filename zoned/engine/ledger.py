@@ -59,6 +59,8 @@ class Touched:
     """memory for devices, by name"""
     leases: Mapping[int, Lease] = field(default_factory=dict)
     """buffers that programs have of it, by number"""
+    dax_users: Mapping[str, int] = field(default_factory=dict)
+    """device-dax region -> the user who was last given its descriptor"""
     ratio: tuple[int, ...] | None = None
     """what `vm.lowmem_reserve_ratio` was; None where it is not changed"""
     huge: Mapping[tuple[int, int], int] = field(default_factory=dict)
@@ -193,6 +195,12 @@ class Ledger:
             left = {key: each for key, each in self._touched.leases.items() if key != number}
             self._save(replace(self._touched, leases=left))
 
+    def dax_lent_to(self, region: str, uid: int) -> None:
+        """Record a user who is about to be given a region's descriptor."""
+        if self._touched.dax_users.get(region) != uid:
+            users = {**self._touched.dax_users, region: uid}
+            self._save(replace(self._touched, dax_users=users))
+
     def ratio_was(self, former: tuple[int, ...] | None) -> None:
         """Record `vm.lowmem_reserve_ratio` before it is changed, or None once it is back; the first
         record stands.
@@ -244,6 +252,7 @@ def _to_json(touched: Touched) -> dict[str, Any]:
         "movable_only": format_ids(touched.movable_only),
         "reservations": [_held_to_json(each) for each in touched.reservations.values()],
         "leases": [_lease_to_json(each) for each in touched.leases.values()],
+        "dax_users": dict(touched.dax_users),
         "ratio": touched.ratio,
         "huge": [[node, size, pages] for (node, size), pages in touched.huge.items()],
     }
@@ -276,6 +285,7 @@ def _from_json(data: dict[str, Any]) -> Touched:
         # Nor of these.
         reservations={each["name"]: _held_from_json(each) for each in data.get("reservations", ())},
         leases={each["number"]: _lease_from_json(each) for each in data.get("leases", ())},
+        dax_users={str(name): int(uid) for name, uid in data.get("dax_users", {}).items()},
         ratio=None if data.get("ratio") is None else tuple(map(int, data["ratio"])),
         huge={(int(node), int(size)): int(pages) for node, size, pages in data.get("huge", ())},
     )

@@ -48,15 +48,22 @@ class Watch:
         return not poll.poll(0)
 
     def _open(self, process: Process) -> None:
-        try:
-            file = pidfd_open(process.pid)
-        except OSError:
-            self._files.setdefault(process, None)
-            return
-        # Opened first, compared second: a number that was given to another process is noticed.
-        if not alive(self._root, process):
+        file = open_pidfd(self._root, process)
+        if self._files.setdefault(process, file) != file and file is not None:
             os.close(file)
-            self._files.setdefault(process, None)
-            return
-        if self._files.setdefault(process, file) != file:
-            os.close(file)
+
+
+def open_pidfd(root: Root, process: Process) -> int | None:
+    """Return a descriptor that becomes readable when this very process ends.
+
+    None where it has ended, or the kernel has no such thing (before 5.3), or none is to be had.
+    """
+    try:
+        file = pidfd_open(process.pid)
+    except OSError:
+        return None
+    # Opened first, compared second: a number that was given to another process is noticed.
+    if alive(root, process):
+        return file
+    os.close(file)
+    return None

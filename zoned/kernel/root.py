@@ -27,6 +27,7 @@ class Root:
     proc: Path = Path("/proc")
     cgroup: Path = Path("/sys/fs/cgroup")
     run: Path = Path("/run")
+    dev: Path = Path("/dev")
     live: bool = True
     """False for a recorded machine, which nothing can be written to."""
 
@@ -38,6 +39,7 @@ def sysroot(folder: Path) -> Root:
         proc=folder / "proc",
         cgroup=folder / "sys/fs/cgroup",
         run=folder / "run",
+        dev=folder / "dev",
         live=False,
     )
 

@@ -353,8 +353,8 @@ def test_many_quirks_are_judged_at_once() -> None:
 
 
 WORD_LIST = """
-quirks reservations match id driver class path limit size pool rungs hold priority users groups source
-1028:0001 1028:* 31 0x7fffffff 2GiB x true null iommu devdax
+quirks reservations match id driver class path limit size pool rungs hold priority source users
+groups 1028:0001 1028:* 31 0x7fffffff 2GiB x true null iommu devdax
 """
 WORDS = st.sampled_from(WORD_LIST.split())
 PLAIN = documents(WORDS)

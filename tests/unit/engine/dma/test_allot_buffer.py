@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -148,3 +148,4 @@ def _pages_of(span: Span) -> range:
 
 
 TestPool = Pool.TestCase
+TestPool.settings = settings(max_examples=40, stateful_step_count=20)

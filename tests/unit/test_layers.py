@@ -39,6 +39,7 @@ MAY_USE = {
 LIBRARIES = {
     "asyncvarlink": {
         "api/failed.py",
+        "api/interfaces_buffers.py",
         "api/interfaces.py",
         "api/interfaces_dma.py",
         "daemon/connection.py",

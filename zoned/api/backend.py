@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ZoneInfo,
         ZoneRequest,
     )
+    from zoned.api.types_buffers import BufferInfo, LeasesInfo
     from zoned.api.types_dma import ReservationInfo
     from zoned.model.job import JobKind
 
@@ -72,3 +73,19 @@ class Backend(Protocol):
         It ends without a last one where the daemon stops.
         """
         ...
+
+    async def alloc_buffer(
+        self,
+        reservation: str | None,
+        device: str | None,
+        size: int,
+        *,
+        align: int | None,
+        segments: int | None,
+        dmabuf: bool,
+    ) -> BufferInfo:
+        """Return a buffer with the descriptors themselves. Whoever calls this closes them."""
+        ...
+
+    async def free_buffer(self, lease: int) -> None: ...
+    async def list_buffers(self) -> LeasesInfo: ...

@@ -7,6 +7,7 @@ than most commands of zonectl.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import dataclasses
 import errno
@@ -28,6 +29,8 @@ SOCKET = "/run/zoned/io.zoned"
 
 _PREFIX = "io.zoned"
 _CHUNK = 64 << 10
+_MOST_FILES = 8
+_INT = array.array("i").itemsize
 
 _Path: TypeAlias = "str | os.PathLike[str]"
 _Reply: TypeAlias = "tuple[str | None, dict[str, Any], bool]"
@@ -42,6 +45,8 @@ class Client:
 
     def __init__(self, path: _Path = SOCKET) -> None:
         self._received = bytearray()
+        self._files: list[int] | None = None
+        """descriptors that came with the reply that is awaited; None where none is wanted"""
         try:
             self._socket = _connected(path)
         except OSError as error:
@@ -55,6 +60,26 @@ class Client:
         """
         with contextlib.closing(self._replies(method, parameters)) as replies:
             return _result(next(replies), result)
+
+    def call_for_files(
+        self, method: str, result: type[T], /, **parameters: Any
+    ) -> tuple[T, list[int]]:
+        """Call a method whose reply comes with descriptors; return its result and these.
+
+        The result has them by their index. They are the caller's to close, and not inherited.
+        Raises as `call` does; nothing is left open then.
+        """
+        files: list[int] = []
+        self._files = files
+        try:
+            found = self.call(method, result, **parameters)
+        except ZonedError:
+            for file in files:
+                os.close(file)
+            raise
+        finally:
+            self._files = None
+        return found, files
 
     def stream(self, method: str, result: type[T], /, **parameters: Any) -> Iterator[T]:
         """Call a method that answers more than once, and yield each result when it comes.
@@ -85,13 +110,24 @@ class Client:
 
     def _receive(self) -> bytes:
         while (end := self._received.find(b"\0")) < 0:
-            more = self._socket.recv(_CHUNK)
+            more = self._read()
             if not more:
                 raise _hung_up()
             self._received += more
         message = bytes(self._received[:end])
         del self._received[: end + 1]
         return message
+
+    def _read(self) -> bytes:
+        if self._files is None:
+            return self._socket.recv(_CHUNK)
+        room = socket.CMSG_SPACE(_MOST_FILES * _INT)
+        data, found, *_ = self._socket.recvmsg(_CHUNK, room, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, content in found:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                whole = len(content) // _INT * _INT
+                self._files += array.array("i", content[:whole])
+        return data
 
     def close(self) -> None:
         """Close the connection."""

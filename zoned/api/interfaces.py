@@ -16,6 +16,7 @@ from asyncvarlink import (
 
 from zoned.api.backend import Backend
 from zoned.api.failed import Failed as Failed
+from zoned.api.interfaces_buffers import DmaBuffers
 from zoned.api.interfaces_dma import Dma
 from zoned.api.types import (
     BaseListInfo,
@@ -342,4 +343,4 @@ class Jobs(VarlinkInterface, name="io.zoned.Jobs"):
             yield AnnotatedResult({"job": job}, continues=continues)
 
 
-INTERFACES = (Service, Policy, Zones, Memory, Dma, Jobs)
+INTERFACES = (Service, Policy, Zones, Memory, Dma, DmaBuffers, Jobs)

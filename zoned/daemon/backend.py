@@ -9,7 +9,8 @@ from zoned.daemon import views
 from zoned.daemon.base import list_base
 from zoned.daemon.dma import list_reservations, manual
 from zoned.daemon.jobs import job_info, survey_info
-from zoned.daemon.request import job_parameters, surveyed_kind, zone_spec
+from zoned.daemon.request import asked_buffer, job_parameters, surveyed_kind, zone_spec
+from zoned.daemon.views_buffers import buffer_info
 from zoned.engine.zones import find_zone
 from zoned.errors import TryLater, revive
 from zoned.model.job import JobKind, JobState
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
         ZoneInfo,
         ZoneRequest,
     )
+    from zoned.api.types_buffers import BufferInfo, LeasesInfo
     from zoned.api.types_dma import ReservationInfo
+    from zoned.daemon.buffers import BufferDesk
     from zoned.daemon.jobs import JobDesk
     from zoned.daemon.peer import Peer
     from zoned.daemon.worker import Worker
@@ -58,8 +61,11 @@ _RIGHTS = {
 class PeerBackend:
     """The daemon's methods, for one peer."""
 
-    def __init__(self, engine: Engine, worker: Worker, desk: JobDesk, peer: Peer) -> None:
+    def __init__(
+        self, engine: Engine, worker: Worker, desk: JobDesk, buffers: BufferDesk, peer: Peer
+    ) -> None:
         self._engine = engine
+        self._buffers = buffers
         self._desk = desk
         self._jobs = desk.runner
         self._machine = engine.machine
@@ -188,6 +194,26 @@ class PeerBackend:
         self._peer.require_reader()
         async for told in self._desk.watch(number):
             yield told
+
+    async def alloc_buffer(
+        self,
+        reservation: str | None,
+        device: str | None,
+        size: int,
+        *,
+        align: int | None,
+        segments: int | None,
+        dmabuf: bool,
+    ) -> BufferInfo:
+        asked = asked_buffer(size, align, segments)
+        handed = await self._buffers.alloc(self._peer, reservation, device, asked, dmabuf=dmabuf)
+        return buffer_info(handed)
+
+    async def free_buffer(self, lease: int) -> None:
+        await self._buffers.free(self._peer, lease)
+
+    async def list_buffers(self) -> LeasesInfo:
+        return await self._buffers.leases(self._peer)
 
     async def _start(self, kind: JobKind, given: Mapping[str, Any]) -> JobInfo:
         def start() -> Job:

@@ -38,9 +38,18 @@ class Peer:
         """Whether it may change things: root, or whoever runs the daemon itself."""
         return self.uid in {0, os.geteuid()}
 
+    @property
+    def is_reader(self) -> bool:
+        """Whether it may look."""
+        return self.is_root or _group_id(GROUP) in self.gids
+
+    def is_one_of(self, users: tuple[str, ...], groups: tuple[str, ...]) -> bool:
+        """Return whether it is one of these users, or in one of these groups, by name."""
+        return self.user in users or any(_group_id(group) in self.gids for group in groups)
+
     def require_reader(self) -> None:
         """Raise Denied unless it may look."""
-        if not (self.is_root or _group_id(GROUP) in self.gids):
+        if not self.is_reader:
             raise Denied(
                 f"user {self.user} may not look at zones",
                 hint=f"root and members of the group {GROUP} may",
@@ -57,6 +66,16 @@ class Peer:
             raise Denied(
                 f"user {self.user} may not run programs in zone {zone}",
                 hint="the zone's `users` say who may, besides root",
+            )
+
+    def require_lessee(
+        self, users: tuple[str, ...], groups: tuple[str, ...], reservation: str
+    ) -> None:
+        """Raise Denied unless it is root, or somebody whom a reservation names."""
+        if not (self.is_root or self.is_one_of(users, groups)):
+            raise Denied(
+                f"user {self.user} may not have buffers of reservation {reservation}",
+                hint="the reservation's `users` and `groups` in the policy say who may",
             )
 
     @property

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from zoned.engine.dma.allot_buffer import Asked
 from zoned.errors import UsageError
 from zoned.model.job import JobKind
 from zoned.model.zone import Backing, ZoneSpec
@@ -53,3 +54,12 @@ def surveyed_kind(word: str) -> JobKind:
             return kind
     known = ", ".join(kind.value for kind in _SURVEYED)
     raise UsageError(f"nothing tells what {word!r} would do", hint=f"this can be asked: {known}")
+
+
+def asked_buffer(size: int, align: int | None, segments: int | None) -> Asked:
+    """Return the buffer that is asked for. Raises BadSize, UsageError."""
+    if align is not None and (align <= 0 or align & (align - 1) or align >= 1 << 63):
+        raise UsageError(f"an alignment of {align} is no power of two")
+    if segments is not None and segments < 1:
+        raise UsageError(f"a buffer cannot have {segments} segments")
+    return Asked(size=values.size(size), align=align or 1, segments=segments)

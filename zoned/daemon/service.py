@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from zoned.daemon.backend import PeerBackend
+from zoned.daemon.buffers import BufferDesk
 from zoned.daemon.events import Events
 from zoned.daemon.fence import FenceGuard
 from zoned.daemon.jobs import JobDesk
@@ -78,10 +79,12 @@ class Service:
         guard = FenceGuard(engine.machine, self._dirty.set)
         await self._worker.change(engine.start)
         desk = JobDesk(runner)
-        backend = functools.partial(PeerBackend, engine, self._worker, desk)
+        buffers = BufferDesk(engine.machine, self._worker)
+        backend = functools.partial(PeerBackend, engine, self._worker, desk, buffers)
         server = Server(self._options.socket, backend)
         try:
             await self._worker.change(runner.resume_all)
+            await buffers.start()
             # With jobs possible: for what came while nobody was there to see it.
             self._dirty.set()
             self._devices.set()
@@ -91,6 +94,8 @@ class Service:
             # Jobs first: clients that follow one would keep the server from ending.
             await self._end_jobs(desk)
             await server.stop()
+            await buffers.stop()
+            engine.machine.pools.close()
             guard.close()
             if events is not None:
                 events.close()

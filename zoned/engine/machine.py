@@ -54,7 +54,6 @@ class Machine:
     pools: HugePools = field(default_factory=HugePools)
     """the huge pages of reservations that are in nobody's buffer"""
     fence: FenceDriver | None = None
-    pools: HugePools = field(default_factory=HugePools)
     own_memory: OwnMemory | None = None
     fence_changed: Callable[[], None] = lambda: None
     """to be called when groups were kept off nodes, or are no more"""

@@ -11,11 +11,15 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 import pytest
+from asyncvarlink import FileDescriptor, FileDescriptorArray
+from asyncvarlink.conversion import FileDescriptorVarlinkType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.api.declared import METHODS
 from zoned.api.convert import WrongShape, converted
+from zoned.api.interfaces_buffers import Buffer
+from zoned.api.types_buffers import BufferInfo, LeaseInfo, SegmentInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +110,9 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
 
 
 # Many methods give the same.
-ONE_OF_EACH = {str(method.result): name for name, method in METHODS.items()}
+ONE_OF_EACH = {
+    str(method.result): name for name, method in METHODS.items() if method.result is not Buffer
+}
 
 
 @given(st.data())
@@ -121,3 +127,27 @@ def test_what_the_daemon_says_is_understood(name: str, data: st.DataObject) -> N
     sent: Any = method.reply.tojson({method.name_of_result: said})
     ((where, heard),) = json.loads(json.dumps(sent)).items()
     assert converted(heard, method.result, where) == said
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_descriptors_are_heard_as_their_indices(*, exported: bool) -> None:
+    lease = LeaseInfo(
+        number=1,
+        reservation="x",
+        pid=2,
+        uid=3,
+        user="jo",
+        size=4096,
+        segments=[SegmentInfo(address=1 << 40, size=4096, offset=0)],
+        ending=False,
+    )
+    method = METHODS["DmaBuffers.Alloc"]
+    with FileDescriptorArray.new_managed() as files:
+        file, dmabuf = FileDescriptor.make_pipe()
+        said = Buffer(lease=lease, granule=4096, file=file, dmabuf=dmabuf if exported else None)
+        sent: Any = method.reply.tojson({"buffer": said}, {FileDescriptorVarlinkType: files})
+        assert list(files) == [file, dmabuf][: 1 + exported]
+        file.close()
+        dmabuf.close()
+    heard = converted(json.loads(json.dumps(sent))["buffer"], BufferInfo, "buffer")
+    assert heard == BufferInfo(lease=lease, granule=4096, file=0, dmabuf=1 if exported else None)

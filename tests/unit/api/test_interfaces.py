@@ -57,6 +57,7 @@ NAMES = {
         "BaseRemove",
     },
     "io.zoned.Dma": {"List", "Reserve", "Release", "Check", "Prepare"},
+    "io.zoned.DmaBuffers": {"Alloc", "Free", "Leases"},
     "io.zoned.Jobs": {"List", "Show", "Pause", "Resume", "Cancel", "Watch"},
 }
 

@@ -15,6 +15,7 @@ from tests.unit.fakes import BOOT, GIB, World, make_world, started
 from zoned.api.types import ZoneRequest
 from zoned.daemon import backend as backend_module
 from zoned.daemon.backend import PeerBackend
+from zoned.daemon.buffers import BufferDesk
 from zoned.daemon.jobs import JobDesk
 from zoned.daemon.peer import Peer
 from zoned.daemon.worker import Worker
@@ -98,7 +99,8 @@ def runner(world: World, worker: Worker, engine: Engine) -> Iterator[JobRunner]:
 
 @pytest.fixture
 def backend_for(engine: Engine, worker: Worker, runner: JobRunner) -> Callable[[Peer], PeerBackend]:
-    return lambda peer: PeerBackend(engine, worker, JobDesk(runner), peer)
+    buffers = BufferDesk(engine.machine, worker)
+    return lambda peer: PeerBackend(engine, worker, JobDesk(runner), buffers, peer)
 
 
 class Asked:

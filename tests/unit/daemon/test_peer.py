@@ -64,6 +64,35 @@ def test_rights(who: Peer, *, reads: bool, writes: bool, enters: bool) -> None:
     assert allows(lambda: who.require_one_of(("jo",), "db")) is enters
 
 
+@pytest.mark.parametrize(
+    ("who", "users", "groups", "may"),
+    [
+        (peer(0), (), (), True),
+        (peer(1000), (), (), False),
+        (peer(1000), ("jo",), (), True),
+        (peer(1001), ("jo",), (), False),
+        (peer(1001, ZONED_GID), (), ("zoned",), True),
+        (peer(1001, ZONED_GID), (), (), False),
+        (peer(1001, 5), ("jo",), ("zoned",), False),
+    ],
+)
+def test_who_may_have_buffers(
+    who: Peer, users: tuple[str, ...], groups: tuple[str, ...], *, may: bool
+) -> None:
+    assert allows(lambda: who.require_lessee(users, groups, "capture")) is may
+    if not may:
+        with pytest.raises(Denied, match="may not have buffers of reservation capture"):
+            who.require_lessee(users, groups, "capture")
+
+
+def test_a_group_that_is_not_there_lets_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> grp.struct_group:
+        raise KeyError(name)
+
+    monkeypatch.setattr(grp, "getgrnam", nothing)
+    assert not peer(1001, 5).is_one_of((), ("video",))
+
+
 def test_a_user_can_be_named_by_number() -> None:
     assert allows(lambda: peer(1001).require_one_of(("1001",), "db"))
     assert not allows(lambda: peer(1001).require_one_of((), "db"))

@@ -33,7 +33,8 @@ MAY_USE = {
     "engine": COMMON | {"model", "kernel", "policy"},
     "api": COMMON | {"model"},
     "daemon": COMMON | {"model", "kernel", "policy", "engine", "api"},
-    "cli": COMMON | {"model", "kernel", "policy", "api"},
+    "client": COMMON | {"api"},
+    "cli": COMMON | {"model", "kernel", "policy", "api", "client"},
 }
 
 LIBRARIES = {

@@ -14,6 +14,8 @@ _COMMANDS = OnDemand(
         "check": "zoned.cli.dma_reserve:check",
         "reserve": "zoned.cli.dma_reserve:reserve",
         "release": "zoned.cli.dma_reserve:release",
+        "alloc": "zoned.cli.dma_buffers:alloc",
+        "leases": "zoned.cli.dma_buffers:leases",
         "prepare": "zoned.cli.prepare:prepare",
     }
 )
@@ -21,4 +23,4 @@ _COMMANDS = OnDemand(
 
 @click.group(commands=_COMMANDS)
 def dma() -> None:
-    """Look at devices that cannot reach all memory, and reserve memory for them."""
+    """Look at devices that cannot reach all memory, reserve memory for them, and lend it."""

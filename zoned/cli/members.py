@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,6 +28,9 @@ from zoned.cli.talk import Session, call, pass_session
 from zoned.errors import UsageError
 from zoned.kernel.own import initial_environment
 from zoned.kernel.root import Root
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _NOT_FOUND = 127
 _NOT_RUNNABLE = 126
@@ -49,12 +52,12 @@ def run(session: Session, name: str, command: tuple[str, ...]) -> None:
     command = command[1:] if command[0] == "--" else command
     if not command:
         raise UsageError("no command is named", hint="zonectl run NAME -- COMMAND")
-    program = _find(command[0])
+    program = find_program(command[0])
     call(session, "Zones.Enter", NoneType, name=name)
-    _become(program, command)
+    become(program, command)
 
 
-def _find(command: str) -> str:
+def find_program(command: str) -> str:
     """Return the program's file; end where there is none, as env(1) and shells do."""
     program = shutil.which(command)
     if program is not None:
@@ -64,14 +67,17 @@ def _find(command: str) -> str:
     sys.exit(_NOT_RUNNABLE if exists else _NOT_FOUND)
 
 
-def _become(program: str, command: tuple[str, ...]) -> None:
+def become(program: str, command: tuple[str, ...], more: Mapping[str, str] | None = None) -> None:
+    """Go on as another program, with these variables besides what zonectl was started with."""
     # Python ignores these two for itself; a program expects to find them as they were.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     sys.stdout.flush()
     sys.stderr.flush()
+    added = {os.fsencode(name): os.fsencode(value) for name, value in (more or {}).items()}
+    environment = initial_environment(Root()) | added
     try:
-        os.execve(program, command, initial_environment(Root()))
+        os.execve(program, command, environment)
     except OSError as error:
         click.echo(f"zonectl: {program}: {error.strerror}", err=True)
         sys.exit(_NOT_RUNNABLE)

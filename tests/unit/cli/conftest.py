@@ -17,6 +17,7 @@ from tests.unit.cli.fake_client import FakeDaemon
 from tests.unit.fakes import FakeUnits, World, make_world, started
 from zoned.cli import main as main_module
 from zoned.daemon.backend import PeerBackend
+from zoned.daemon.buffers import BufferDesk
 from zoned.daemon.jobs import JobDesk
 from zoned.daemon.server import Server
 from zoned.daemon.worker import Worker
@@ -94,13 +95,17 @@ def daemon(tmp_path: Path, zonectl: Callable[..., Ran]) -> Iterator[Daemon]:
 
     async def serve() -> None:
         desk = JobDesk(runner)
-        server = Server(socket, functools.partial(PeerBackend, engine, worker, desk))
+        buffers = BufferDesk(engine.machine, worker)
+        backend = functools.partial(PeerBackend, engine, worker, desk, buffers)
+        server = Server(socket, backend)
+        await buffers.start()
         server.start()
         ready.set()
         await stop.wait()
         desk.stop()
         await asyncio.to_thread(runner.stop)
         await server.stop()
+        await buffers.stop()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()

@@ -31,7 +31,7 @@ def no_exec(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "execve", execve)
     before = [signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGXFSZ)]
-    monkeypatch.setattr(members_module, "_become", kept_signals(members_module._become, before))
+    monkeypatch.setattr(members_module, "become", kept_signals(members_module.become, before))
 
 
 def kept_signals(become: object, before: Sequence[object]) -> object:

@@ -24,7 +24,7 @@ import pytest
 from tests.unit.daemon.talk import LIMIT, request
 from tests.unit.engine.dma.fakes import add_dax, dax_held
 from tests.unit.fake_huge import HUGE
-from tests.unit.fakes import World, make_world, started
+from tests.unit.fakes import World, make_world
 from zoned.api.client import Client
 from zoned.api.types_buffers import BufferInfo, LeasesInfo
 from zoned.daemon import buffers as buffers_module
@@ -35,6 +35,7 @@ from zoned.daemon.peer import Peer
 from zoned.daemon.server import Server
 from zoned.daemon.worker import Worker
 from zoned.engine.dma.allot_buffer import Asked
+from zoned.engine.engine import Engine
 from zoned.engine.jobs.book import JobBook
 from zoned.engine.jobs.runner import JobRunner
 from zoned.errors import Denied, LeaseGone, NoSuchProcess, PoolBusy, PoolExhausted
@@ -82,7 +83,9 @@ class Scene:
     @contextlib.asynccontextmanager
     async def up(self) -> AsyncIterator[Server]:
         worker = Worker()
-        engine = started(self.world, self.policy)
+        # Not started: what nobody wants, as these reservations, would be given back.
+        engine = Engine(self.world.machine(), lambda: self.policy)
+        engine.machine.policy = self.policy
         runner = engine.jobs = JobRunner(
             JobBook(self.world.folder / "state", "boot"), engine.bodies(), worker.change_and_wait
         )

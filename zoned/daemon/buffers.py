@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from zoned.daemon.views_buffers import leases_info
 from zoned.engine.dma.allot_buffer import usage
 from zoned.engine.dma.leases import LeaseBook
-from zoned.errors import LeaseGone, NoSuchProcess, ZonedError
+from zoned.errors import NoSuchProcess, ZonedError
 from zoned.kernel.pidfd import open_pidfd
 from zoned.kernel.process import Process, alive, find
 from zoned.model.dma.rung import Rung
@@ -108,17 +108,17 @@ class BufferDesk:
         held = book.find(name, None)
         spans = await self._worker.look(lambda: book.spans(held))
         lease = await self._worker.change(lambda: book.begin(name, process, uid, asked, spans))
+        handed = await self._worker.look(lambda: book.hand_out(lease, dmabuf=dmabuf))
         try:
-            handed = await self._worker.look(lambda: book.hand_out(lease, dmabuf=dmabuf))
+            await self._worker.change(lambda: book.confirm(handed))
         except ZonedError:
-            with contextlib.suppress(LeaseGone):  # the program ended meanwhile
-                await self._worker.change(lambda: book.end(lease.number))
+            handed.close()
             raise
         _log.info(
             "lease %d: %d bytes of %s for process %d", lease.number, lease.size, name, process.pid
         )
         if (process.pid, process.start_time) not in self._watched:
-            # It ended before there was a lease that could end with it.
+            # It ended before the lease could end with it.
             handed.close()
             await self._worker.change(lambda: book.end_all_of(process.pid, process.start_time))
             raise NoSuchProcess(f"process {process.pid} has ended")

@@ -3,7 +3,7 @@
 
 A lease is in the ledger before its memory leaves the reservation, and goes from there only when the
 memory is back: what a program has mapped stays with it, whatever becomes of the lease. In between
-it is `ending`.
+it is `ending`, as it is before its program can have it: whoever finds it so takes the memory back.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Handed:
 class LeaseBook:
     """The leases of one machine.
 
-    `begin`, `end`, `end_all_of` and `forget` change the ledger, and are called by the one thread
-    that does so; the others by any.
+    `begin`, `confirm`, `end`, `end_all_of` and `forget` change the ledger, and are called by the one
+    thread that does so; the others by any.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -127,7 +127,8 @@ class LeaseBook:
     def begin(
         self, name: str, process: Process, uid: int, asked: Asked, spans: Iterable[Span]
     ) -> Lease:
-        """Set memory aside for a program, and record that. To be followed by `hand_out`.
+        """Set memory aside for a program, and record that. To be followed by `hand_out`, and by
+        `confirm` before the program gets it.
 
         `spans` is what can be lent: looking takes its time, and is for another thread. Raises
         PoolExhausted, PoolBusy, TooManyLeases, and what `find` and `source_of` do.
@@ -146,6 +147,7 @@ class LeaseBook:
             uid=uid,
             size=sum(span.size for span in segments),
             segments=segments,
+            ending=True,
         )
         with self._lock:
             self._handing.add(lease.number)
@@ -155,7 +157,7 @@ class LeaseBook:
     def hand_out(self, lease: Lease, *, dmabuf: bool = False) -> Handed:
         """Return a file with the lease's memory, wiped; with `dmabuf` also as one.
 
-        Raises MachineError and its kinds; the lease is to be ended then.
+        Raises MachineError and its kinds; the lease is ending then.
         """
         try:
             held = self.find(lease.reservation, None)
@@ -164,12 +166,15 @@ class LeaseBook:
                 raise Unsupported(f"memory of the rung {held.rung} cannot be a dma-buf")
             offsets = source.offsets(lease)
             handed = Handed(
-                lease=lease, file=source.lend(lease), offsets=offsets, granule=source.granule
+                lease=replace(lease, ending=False),
+                file=source.lend(lease),
+                offsets=offsets,
+                granule=source.granule,
             )
             return self._exported(handed) if dmabuf else handed
-        finally:
-            with self._lock:
-                self._handing.discard(lease.number)
+        except ZonedError:
+            self._over(lease.number)
+            raise
 
     def _exported(self, handed: Handed) -> Handed:
         root, lease = self._machine.root, handed.lease
@@ -183,6 +188,15 @@ class LeaseBook:
             handed.close()
             raise
         return handed
+
+    def confirm(self, handed: Handed) -> None:
+        """Record that a program is about to have what was handed out."""
+        self._machine.ledger.leased(handed.lease)
+        self._over(handed.lease.number)
+
+    def _over(self, number: int) -> None:
+        with self._lock:
+            self._handing.discard(number)
 
     def end(self, number: int, pid: int | None = None) -> None:
         """End a lease; its memory is free when `take_back` finds it so. `pid`: only of this one.

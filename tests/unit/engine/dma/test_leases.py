@@ -28,6 +28,7 @@ from zoned.engine.dma import leases as leases_module
 from zoned.engine.dma import sources as sources_module
 from zoned.engine.dma.allot_buffer import Asked
 from zoned.engine.dma.leases import LeaseBook
+from zoned.engine.dma.pools import HugePools
 from zoned.errors import (
     BadInput,
     KernelOnly,
@@ -74,9 +75,10 @@ class Desk:
         return self.book.begin(name, program(pid), uid, asked, spans)
 
     def alloc(self, pages: float, name: str = NAME, *, uid: int = US, pid: int = 5) -> Lease:
-        lease = self.begin(pages, name, uid=uid, pid=pid)
-        self.files.append(self.book.hand_out(lease).file)
-        return lease
+        handed = self.book.hand_out(self.begin(pages, name, uid=uid, pid=pid))
+        self.files.append(handed.file)
+        self.book.confirm(handed)
+        return handed.lease
 
     def settle(self) -> tuple[int, ...]:
         numbers = self.book.take_back()
@@ -106,8 +108,9 @@ def huge(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHug
 
 def _lent(desk: Desk, lease: Lease) -> Lease:
     # The fake's descriptors are no real ones.
-    desk.book.hand_out(lease)
-    return lease
+    handed = desk.book.hand_out(lease)
+    desk.book.confirm(handed)
+    return handed.lease
 
 
 def addresses(lease: Lease) -> list[int]:
@@ -158,12 +161,25 @@ def test_memory_is_free_when_it_is_back_and_not_before(desk: Desk, huge: FakeHug
 
 def test_what_is_on_its_way_out_is_not_taken_back(desk: Desk, huge: FakeHuge) -> None:
     lease = desk.begin(1)
+    assert lease.ending
+    assert desk.settle() == ()
+    handed = desk.book.hand_out(lease)
+    assert desk.settle() == ()
+    desk.book.confirm(handed)
+    assert desk.book.all == (replace(lease, ending=False),)
+    assert desk.settle() == ()
     desk.book.end(lease.number)
-    assert desk.settle() == ()
-    desk.book.hand_out(lease)
-    assert desk.settle() == ()
     huge.files[-1].let_go()
     assert desk.settle() == (lease.number,)
+
+
+def test_daemon_that_died_while_it_handed_out(desk: Desk, huge: FakeHuge, tmp_path: Path) -> None:
+    lease = desk.begin(2)
+    desk.machine.pools.close()
+    again = Desk(make_world(tmp_path).machine())
+    again.machine.pools = HugePools(huge.pool)
+    assert again.settle() == (lease.number,)
+    assert addresses(again.alloc(PAGES)) == [BASE + number * HUGE for number in range(PAGES)]
 
 
 def test_lease_that_could_not_be_handed_out(desk: Desk, huge: FakeHuge) -> None:
@@ -172,7 +188,6 @@ def test_lease_that_could_not_be_handed_out(desk: Desk, huge: FakeHuge) -> None:
     huge.tell()
     with pytest.raises(MachineError, match="beyond its pool"):
         desk.book.hand_out(lease)
-    desk.book.end(lease.number)
     assert desk.settle() == (lease.number,)
 
 
@@ -394,5 +409,4 @@ def test_region_that_cannot_be_opened(desk: Desk, tmp_path: Path) -> None:
     lease = desk.begin(1, "scsi")
     with pytest.raises(KernelRefused, match="cannot open"):
         desk.book.hand_out(lease)
-    desk.book.end(lease.number)
     assert desk.settle() == (lease.number,)

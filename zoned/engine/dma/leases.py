@@ -70,8 +70,8 @@ class Handed:
 class LeaseBook:
     """The leases of one machine.
 
-    `begin`, `confirm`, `end`, `end_all_of` and `forget` change the ledger, and are called by the one
-    thread that does so; the others by any.
+    `begin`, `confirm`, `end`, `end_all_of` and `forget` change the ledger, and are called by the
+    one thread that does so; the others by any.
     """
 
     def __init__(self, machine: Machine) -> None:

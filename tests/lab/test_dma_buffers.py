@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Buffers for programs: where they lie by the kernel's word, whose they are, and that all comes
+back.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import pytest
+
+from tests.lab.harness.guest import Guest, Process
+from tests.lab.harness.wait import wait_until
+from tests.lab.loads import command
+from tests.lab.test_zones import ask, refused
+
+POLICY = "/etc/zoned/zones.d/50-buffers.yaml"
+MIB = 1 << 20
+SIZE = 32 * MIB
+PAGE = 2 * MIB
+REACH = 1 << 31
+# Has no driver, so that its limit is what the policy says.
+_WISH = """dma:
+  reservations:
+    teach:
+      match: {path: "*/0000:00:00.0"}
+      limit: 31
+      size: 32MiB
+      rungs: [%s]
+      users: [owner]
+      groups: [drivers]
+"""
+ROUNDS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lender:
+    """A guest with memory that buffers can be had of."""
+
+    guest: Guest
+    name: str
+    """of the reservation"""
+
+    def program(self, *words: object) -> list[str]:
+        """Return the command of one of the clients."""
+        told = command(self.guest, "buffers", *words)
+        return [word if word != "python3" else "/opt/zoned/bin/python" for word in told]
+
+    def client(self, *words: object, user: str | None = None) -> dict[str, Any]:
+        """Run a client to its end; return what it said."""
+        found: dict[str, Any] = json.loads(
+            self.guest.check(self.program(*words), user=user, timeout=1500)
+        )
+        return found
+
+    def hold(self, size: int, word: str = "mine", user: str | None = None) -> "Holder":
+        """Start a client that has a buffer."""
+        log = f"/run/{word}.log"
+        script = ["sh", "-c", 'exec "$@" > "$0" 2>&1', log]
+        self.guest.check(["install", "-m", "666", "/dev/null", log])
+        process = self.guest.start(
+            [*script, *self.program("hold", self.name, size, word)], user=user
+        )
+        wait_until(lambda: self.guest.read(log) != "", f"{word} has a buffer")
+        text = self.guest.read(log)
+        assert text.startswith("{"), text
+        return Holder(lender=self, process=process, log=log, **json.loads(text))
+
+    def leases(self) -> list[dict[str, Any]]:
+        """Return the leases by the ledger itself."""
+        found: list[dict[str, Any]] = json.loads(self.guest.read("/run/zoned/ledger.json"))[
+            "leases"
+        ]
+        return found
+
+    def all_back(self) -> None:
+        """Wait until nothing is lent any more."""
+        wait_until(lambda: self.leases() == [], "the end of all leases")
+        (pool,) = ask(self.guest, "dma", "leases")["pools"]
+        assert (pool["leased"], pool["free"]) == (0, pool["size"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A client that has a buffer."""
+
+    lender: Lender
+    process: Process
+    log: str
+    pid: int
+    lease: int
+    segments: list[list[int]]
+    places: list[list[int]]
+    """where in its own addresses each segment is"""
+    blank: bool
+    """whether the buffer was wiped"""
+
+    def pages(self) -> list[int]:
+        """Return the physical addresses of its 4 KiB pages, by the kernel's word."""
+        found = (self.lender.client("where", self.pid, *place)["pages"] for place in self.places)
+        return list(chain.from_iterable(found))
+
+    def told(self) -> list[int]:
+        """Return what zoned said of the same."""
+        return [at for start, size in self.segments for at in range(start, start + size, 4096)]
+
+    def send(self, signal: str) -> dict[str, Any]:
+        """Send a signal and return what it answers."""
+        guest, before = self.lender.guest, self._lines()
+        guest.check(["kill", f"-{signal}", str(self.pid)])
+        wait_until(lambda: len(self._lines()) > len(before), "an answer")
+        found: dict[str, Any] = json.loads(self._lines()[-1])
+        return found
+
+    def end(self) -> None:
+        """Have it give its buffer back and end."""
+        self.lender.guest.check(["kill", "-TERM", str(self.pid)])
+        assert self.process.wait().returncode == 0
+
+    def _lines(self) -> list[str]:
+        return self.lender.guest.read(self.log).splitlines()
+
+
+def lend(guest: Guest, rung: str) -> Iterator[Lender]:
+    """Have memory reserved on a rung, and given back at the end."""
+    guest.shell(
+        """
+        getent group drivers || groupadd drivers
+        for user in owner member outsider; do id -u $user || useradd -m $user; done
+        usermod -aG drivers member
+        """
+    )
+    guest.write(POLICY, _WISH % rung)
+    guest.check(["zonectl", "reload"])
+
+    def held() -> Any:
+        return json.loads(guest.read("/run/zoned/ledger.json"))["reservations"]
+
+    def stands() -> bool:
+        return any(each["standing"] for each in held())
+
+    wait_until(stands, f"a reservation on the rung {rung}", timeout=300)
+    (each,) = held()
+    assert each["rung"] == rung
+    yield Lender(guest=guest, name=each["name"])
+    guest.check(["rm", POLICY])
+    guest.check(["zonectl", "reload"])
+    wait_until(lambda: held() == [], "the end of the reservation", timeout=300)
+
+
+@pytest.fixture
+def lender(zoned_guest: Guest) -> Iterator[Lender]:
+    """Huge pages to be lent."""
+    yield from lend(zoned_guest, "hugetlb")
+
+
+def test_buffer_lies_where_it_is_said_to(lender: Lender) -> None:
+    holder = lender.hold(SIZE // 2, user="member")
+    pages = holder.pages()
+    assert pages == holder.told()
+    assert len(set(pages)) == SIZE // 2 // 4096
+    assert max(pages) + 4096 <= REACH
+    assert holder.blank
+    (lease,) = ask(lender.guest, "dma", "leases")["leases"]
+    assert (lease["pid"], lease["user"], lease["size"]) == (holder.pid, "member", SIZE // 2)
+    holder.end()
+    lender.all_back()
+
+
+def test_only_whom_the_reservation_names(lender: Lender) -> None:
+    asked = ["zonectl", "dma", "alloc", "--device", "00:00.0", "--size", "2MiB", "--", "true"]
+    for user in ("owner", "member"):
+        lender.guest.check(asked, user=user)
+    done = lender.guest.run(asked, user="outsider")
+    assert done.returncode == 4
+    assert "[denied] user outsider may not have buffers of reservation" in done.stderr
+    lender.all_back()
+
+
+def test_command_inherits_its_buffer(lender: Lender) -> None:
+    script = """
+import mmap, os
+memory = mmap.mmap(int(os.environ["ZONED_DMA_FD"]), int(os.environ["ZONED_DMA_SIZE"]))
+memory[-4:] = b"last"
+print(os.environ["ZONED_DMA_SEGMENTS"], len(memory), os.getppid())
+"""
+    asked = ["dma", "alloc", "--reservation", lender.name, "--size", "6MiB", "--segments", "1"]
+    told = lender.guest.check(
+        ["zonectl", *asked, "--align", "4MiB", "--", "python3", "-c", script], user="member"
+    )
+    segment, size, _ = told.split()
+    address, length, offset = (int(word, 16) for word in segment.split(":"))
+    assert (address % (4 * MIB), length, offset, int(size)) == (0, 6 * MIB, 0, 6 * MIB)
+    lender.all_back()
+
+
+def test_two_clients_share_no_byte(lender: Lender) -> None:
+    holders = [
+        lender.hold(SIZE // 2 - PAGE, word, user)
+        for word, user in (("once", "member"), ("more", "owner"))
+    ]
+    pages = [page for holder in holders for page in holder.pages()]
+    assert len(set(pages)) == len(pages)
+    for holder in holders:
+        assert holder.send("USR1") == {"intact": True}
+    assert "[pool-exhausted]" in refused(
+        lender.guest, "dma", "alloc", "--reservation", lender.name, "--size", "6MiB"
+    )
+    for holder in holders:
+        holder.end()
+    lender.all_back()
+    # What was in it is not for the next one to see.
+    last = lender.hold(SIZE)
+    assert last.blank
+    last.end()
+
+
+def test_lease_ends_with_its_program(lender: Lender, record_property: Callable[..., None]) -> None:
+    holder = lender.hold(SIZE, user="member")
+    seconds = lender.client("death", holder.pid)["seconds"]
+    record_property("seconds", seconds)
+    print(f"the lease was gone {seconds:.3f} s after kill -9")
+    assert seconds < 1
+    lender.all_back()
+
+
+def test_living_lease_outlives_the_daemon(lender: Lender) -> None:
+    living, dead = lender.hold(SIZE // 4, "live"), lender.hold(SIZE // 4, "dead")
+    pages = living.pages()
+    lender.guest.check(["systemctl", "kill", "-s", "KILL", "zoned"])
+    lender.guest.check(["kill", "-KILL", str(dead.pid)])
+    lender.guest.check(["systemctl", "reset-failed", "zoned"])
+    lender.guest.check(["systemctl", "start", "zoned"])
+    wait_until(lambda: [each["pid"] for each in lender.leases()] == [living.pid], "one lease")
+    assert living.send("USR1") == {"intact": True}
+    assert living.pages() == pages
+    other = lender.hold(SIZE // 2, "next")
+    assert not set(other.pages()) & set(pages)
+    assert living.send("USR1") == {"intact": True}
+    for holder in (living, other):
+        holder.end()
+    lender.all_back()
+
+
+def test_who_misbehaves_harms_nobody(lender: Lender) -> None:
+    assert lender.client("junk", 200)["answers"] == 200
+    lazy = lender.guest.start(lender.program("lazy", lender.name, PAGE, 8), user="member")
+    wait_until(lambda: len(lender.leases()) == 8, "eight leases of one who does not read")
+    holder = lender.hold(SIZE // 2, user="owner")
+    assert holder.send("USR1") == {"intact": True}
+    holder.end()
+    lazy.kill()
+    lender.all_back()
+
+
+def test_memory_is_kept_from_others_while_it_is_mapped(lender: Lender) -> None:
+    """A program that has given its buffer back, but whose child has it still."""
+    holder = lender.hold(SIZE, user="member")
+    guest = lender.guest
+    keep = f"exec 9< /proc/{holder.pid}/fd/$1; echo kept; sleep 1000"
+    files = guest.check(["find", f"/proc/{holder.pid}/fd", "-lname", "/memfd:*", "-printf", "%f "])
+    log = "/run/keep.log"
+    keeper = guest.start(["sh", "-c", f"{{ {keep}; }} > {log}", "sh", files.split()[0]])
+    wait_until(lambda: guest.exists(log) and guest.read(log) == "kept\n", "a second holder")
+    assert holder.send("USR2") == {"closed": True}
+    assert [each["ending"] for each in lender.leases()] == [True]
+    assert "[pool-exhausted]" in refused(
+        guest, "dma", "alloc", "--reservation", lender.name, "--size", "2MiB"
+    )
+    keeper.kill()
+    lender.all_back()
+    holder.end()
+
+
+def _daemon(guest: Guest) -> tuple[int, int]:
+    """Return how many files the daemon has open, and the KiB that it has in memory."""
+    pid = guest.check(["systemctl", "show", "-P", "MainPID", "zoned"]).strip()
+    status = guest.read(f"/proc/{pid}/status")
+    files = guest.check(["ls", f"/proc/{pid}/fd"]).split()
+    resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return len(files), int(resident.split()[1])
+
+
+@pytest.mark.on("trixie")
+def test_nothing_leaks(lender: Lender, record_property: Callable[..., None]) -> None:
+    lender.client("rounds", lender.name, PAGE, 200, user="member")
+    lender.all_back()
+    files, memory = _daemon(lender.guest)
+    told = lender.client("rounds", lender.name, PAGE, ROUNDS, user="member")
+    record_property("seconds", told["seconds"])
+    print(f"{ROUNDS} buffers of 2 MiB in {told['seconds']:.1f} s")
+    lender.all_back()
+    after, grown = _daemon(lender.guest)
+    assert after <= files + 1
+    assert grown < memory + 4096
+    holder = lender.hold(SIZE, user="member")
+    assert sorted(holder.pages()) == sorted(set(holder.told()))
+    holder.end()
+
+
+@pytest.mark.on("trixie")
+def test_dma_buf_is_of_the_same_memory_or_none(lender: Lender) -> None:
+    """Pinned for good, a page of movable memory has to move, and then there is no dma-buf."""
+    asked = ["zonectl", "dma", "alloc", "--reservation", lender.name, "--size", "4MiB", "--dmabuf"]
+    script = 'readlink "/proc/self/fd/$ZONED_DMA_DMABUF_FD"'
+    done = lender.guest.run([*asked, "--", "sh", "-c", script], user="member")
+    if done.returncode:
+        assert "the memory moved when the kernel pinned it" in done.stderr, done
+    else:
+        assert done.stdout.startswith("/dmabuf")
+    lender.all_back()
+
+
+@pytest.fixture
+def region(zoned_guest: Guest) -> Iterator[Lender]:
+    """A device-dax region to be lent; the memory was set aside at boot with memmap=640M!1024M."""
+    if not zoned_guest.exists("/sys/bus/dax/devices/dax0.0"):
+        mode = ["-f", "-e", "namespace0.0", "-m", "devdax", "-M", "mem"]
+        zoned_guest.check(["ndctl", "create-namespace", *mode])
+    link = "/sys/bus/dax/devices/dax0.0/driver"
+    wait_until(lambda: zoned_guest.exists(link), "the driver of dax0.0")
+    yield from lend(zoned_guest, "devdax")
+
+
+@pytest.mark.topology("pmem")
+@pytest.mark.on("trixie")
+def test_region_is_lent_to_one_user_at_a_time(region: Lender) -> None:
+    holder = region.hold(SIZE // 2, user="member")
+    assert holder.blank
+    assert max(holder.told()) + 4096 <= REACH
+    same = region.hold(SIZE // 4, "same", user="member")
+    assert not set(same.told()) & set(holder.told())
+    asked = ["dma", "alloc", "--reservation", region.name, "--size", "2MiB", "--", "true"]
+    done = region.guest.run(["zonectl", *asked], user="owner")
+    assert done.returncode == 75
+    assert "[pool-busy]" in done.stderr
+    for each in (holder, same):
+        assert each.send("USR1") == {"intact": True}
+        each.end()
+    region.all_back()
+    # Nobody has it open any more, which the kernel tells.
+    region.guest.check(["zonectl", *asked], user="owner")
+    region.all_back()
+    again = region.hold(SIZE, user="owner")
+    assert again.blank
+    assert region.client("death", again.pid)["seconds"] < 60
+    region.all_back()

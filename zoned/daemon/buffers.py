@@ -196,7 +196,12 @@ class BufferDesk:
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("looking after buffers failed in an unexpected way", exc_info=error)
 
     async def _take_back(self) -> None:
         """Have memory of leases that are over back, as soon as the programs let go of it."""

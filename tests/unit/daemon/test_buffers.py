@@ -193,6 +193,8 @@ def test_buffer_comes_with_its_descriptor(scene: Scene) -> None:
     async def body() -> None:
         await beside(use)
         await scene.all_back()
+        # Who has no buffers any more need not be watched.
+        await scene.until(lambda: not scene.desk._watched)
 
     run(scene, body)
 
@@ -473,5 +475,19 @@ def test_pool_that_cannot_be_seen(scene: Scene, caplog: pytest.LogCaptureFixture
             ("scsi", None, 12 * HUGE),
         ]
         assert "cannot tell what is free of scsi" in caplog.text
+
+    run(scene, body)
+
+
+def test_defect_is_told(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> None:
+        def broken(*_: object) -> None:
+            raise KeyError("what")
+
+        monkeypatch.setattr(scene.desk._book, "take_back", broken)
+        scene.desk._something_ends.set()
+        await scene.until(lambda: "KeyError: 'what'" in caplog.text)
 
     run(scene, body)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from zoned.errors import KernelOnly, PoolBusy, Unsupported
+from zoned.errors import KernelOnly, MachineError, PoolBusy, Unsupported
 from zoned.kernel.dax import find_dax
 from zoned.kernel.dax_file import alignment, mapped_parts, open_anywhere, open_region, wipe
 from zoned.model.dma.offer import Span, without
@@ -96,19 +96,15 @@ class DaxSource:
         return file
 
     def offsets(self, lease: Lease) -> tuple[int, ...]:
-        starts = []
-        position = 0
-        for each in find_dax(self._machine.root, self._name).ranges:
-            starts.append((Span(*each), position))
-            position += each[1]
-        return tuple(
-            next(
-                offset + segment.start - span.start
-                for span, offset in starts
-                if span.start <= segment.start < span.end
-            )
-            for segment in lease.segments
-        )
+        found, position = {}, 0
+        for span in (Span(*each) for each in find_dax(self._machine.root, self._name).ranges):
+            for segment in lease.segments:
+                if span.start <= segment.start < span.end:
+                    found[segment] = position + segment.start - span.start
+            position += span.size
+        if len(found) < len(lease.segments):
+            raise MachineError(f"{self._name} is not where it was when lease {lease.number} began")
+        return tuple(found[segment] for segment in lease.segments)
 
     def returned(self, lease: Lease) -> bool:
         used = [Span(*part) for part in mapped_parts(self._machine.root, self._name)]

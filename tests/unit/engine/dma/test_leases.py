@@ -410,3 +410,16 @@ def test_region_that_cannot_be_opened(desk: Desk, tmp_path: Path) -> None:
     with pytest.raises(KernelRefused, match="cannot open"):
         desk.book.hand_out(lease)
     assert desk.settle() == (lease.number,)
+
+
+def test_region_that_was_made_anew_elsewhere(
+    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_dax(desk.machine, tmp_path)
+    lease = desk.alloc(1, "scsi")
+    desk.book.end(lease.number)
+    for number in (0, 1):
+        place = f"sys/bus/dax/devices/{DAX}/mapping{number}"
+        write(tmp_path, {f"{place}/start": "0x1000", f"{place}/end": "0x1fff"})
+    assert desk.settle() == ()
+    assert "dax0.0 is not where it was when lease 1 began" in caplog.text

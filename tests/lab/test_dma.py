@@ -34,6 +34,7 @@ def policy(zoned_guest: Guest) -> Iterator[Guest]:
     """A guest whose policy is about to say something of devices."""
     yield zoned_guest
     zoned_guest.check(["rm", "-f", POLICY])
+    zoned_guest.check(["zonectl", "reload"])
 
 
 def devices(guest: Guest) -> dict[str, dict[str, Any]]:
@@ -147,6 +148,7 @@ def test_policy_of_the_administrator_counts_before_the_shipped_list(policy: Gues
       rungs: [pending-reboot]
 """,
     )
+    policy.check(["zonectl", "reload"])
     edu = devices(policy)[address]
     assert (edu["limit"]["bits"], edu["limit"]["place"]) == (31, f"{POLICY}:3")
     assert (edu["reservation"], edu["needed"], edu["reserved"]) == ("teach", 16 * MIB, 0)

@@ -85,12 +85,12 @@ def reload(session: Session) -> None:
 def reset(session: Session) -> None:
     """Destroy every zone and put the machine back as it was found.
 
-    Members go back to the cgroups they came from. Zones of the policy come back when the daemon is
-    started or reloaded.
+    Members go back to the cgroups they came from, and memory for devices to everybody. What the
+    policy wants comes back when the daemon is started or reloaded.
     """
     left = call(session, "Reset", list[str], doing="destroying all zones")
     if left:
-        raise Partial("\n".join(["these zones are left:", *left]))
+        raise Partial("\n".join(["this is left:", *left]))
     click.echo("no zone is left")
 
 

@@ -58,7 +58,7 @@ def test_reset(daemon: Daemon) -> None:
     daemon.world.groups.units["b"] = ("x.service",)
     found = daemon.zonectl("reset")
     assert found.status == 64
-    assert found.err.startswith("zonectl: [partial] these zones are left:\nb: x.service runs in")
+    assert found.err.startswith("zonectl: [partial] this is left:\nb: x.service runs in")
     daemon.world.groups.units.clear()
     assert daemon.well("reset") == "no zone is left\n"
 

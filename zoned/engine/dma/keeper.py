@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoned.engine.blocks.hands import Direct
 from zoned.engine.dma.holders import HOLDERS
+from zoned.engine.dma.lowmem import put_back
 from zoned.engine.dma.reserve import boot_hint, release
 from zoned.engine.dma.sight import find_device, look
 from zoned.engine.dma.wanted import What, to_do, unmet
@@ -107,6 +108,10 @@ class DmaKeeper:
                 release(machine, Direct(), name)
             except ZonedError as error:
                 left.append(f"reservation {name}: {error}")
+        try:
+            put_back(machine)
+        except ZonedError as error:
+            left.append(f"low memory: {error}")
         return left
 
     def alerts(self) -> Iterator[Alert]:
@@ -157,6 +162,7 @@ class DmaKeeper:
         return next((number for each in owners if (number := self._jobs.busy(each))), None)
 
     def _look(self) -> dict[str, int]:
+        put_back(self._machine)
         reports = look(self._machine, whole=False)
         undone = to_do(reports, self._held) or any(unmet(reports, self._held))
         if undone and not all(map(_is_told_without_pages, reports)):

@@ -14,6 +14,7 @@ from zoned.kernel.dma_offer import read_offer
 from zoned.kernel.kernel_zones import read_kernel_zones, read_ratio
 from zoned.kernel.lowmem import write_ratio
 from zoned.model.dma.lowmem import demand_of, low_zone, protected, ratios_for
+from zoned.model.dma.offer import Offer
 from zoned.model.dma.rung import Rung
 from zoned.units import format_size
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from zoned.engine.blocks.hands import Hands
     from zoned.engine.machine import Machine
     from zoned.model.dma.held import Held
-    from zoned.model.dma.offer import Offer
 
 
 class Lowmem:
@@ -59,6 +59,17 @@ class Lowmem:
         hands.phase("lowering the protection of low memory")
         offer = read_offer(machine.root, blocks=False)
         hands.change(lambda: _protect(machine, offer, without=held.name))
+
+
+def put_back(machine: Machine) -> None:
+    """Put the setting back that the last such reservation could not. Raises KernelRefused,
+    NotAsWritten.
+    """
+    reservations = machine.ledger.touched.reservations.values()
+    if machine.ledger.touched.ratio is not None and not any(
+        each.rung is Rung.LOWMEM for each in reservations
+    ):
+        _protect(machine, Offer())
 
 
 def _refuse_without_free(offer: Offer, held: Held) -> None:

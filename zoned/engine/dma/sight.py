@@ -28,8 +28,10 @@ def look(machine: Machine, *, more: Manual | None = None, whole: bool = True) ->
     instead = machine.manual.wishes
     if more is not None:
         instead[more.device] = more.wish
-    devices = read_devices(machine.root)
     policy, held = machine.policy.dma, machine.ledger.touched.reservations
+    if not instead and not policy.wishes:
+        return ()
+    devices = read_devices(machine.root)
     if not instead and not anything_wanted(devices, policy):
         return ()
     return reports(devices, policy, read_offer(machine.root, blocks=whole), instead, held)

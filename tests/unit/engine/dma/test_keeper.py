@@ -403,6 +403,27 @@ def test_what_does_not_show_is_given_back(scene: Scene, monkeypatch: pytest.Monk
     assert "lowmem: it does not show: it leaks" in told
 
 
+def test_a_setting_that_could_not_be_put_back_is_put_back_later(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leave_behind() -> None:
+        scene.engine.machine.ledger.ratio_was(RATIO)
+        scene.memory.set(256, 5, 32, 0, 0)
+
+    leave_behind()
+    scene.memory.refuses = "No"
+    scene.tick()
+    assert "memory for devices: [kernel-refused]" in caplog.text
+    assert scene.memory.ratio == RATIO
+    assert scene.engine.machine.ledger.touched.ratio is None
+    leave_behind()
+    scene.memory.refuses = "No"
+    (told,) = scene.engine.reset()
+    assert told.startswith("low memory: echo '256 256 32 0 0' > ")
+    assert scene.engine.reset() == []
+    assert scene.memory.ratio == RATIO
+
+
 def test_reset_forgets_what_was_asked_for_by_hand(scene: Scene) -> None:
     scene.engine.machine.manual.put(Manual(name="mine", device=CARD, size=64 * MIB))
     scene.tick()

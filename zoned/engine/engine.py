@@ -96,6 +96,7 @@ class Engine:
             self._reconciler.forget(zone)
         self._keeper.again()
         self._hotplug.claim()
+        self._dma.knows_policy = True
         self._dma.again()
         self.dma_look()
         self._reconciler.run()

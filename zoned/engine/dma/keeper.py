@@ -27,7 +27,7 @@ from zoned.model.dma.wish import DmaPolicy
 from zoned.model.job import JobKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from zoned.engine.machine import Machine
     from zoned.model.dma.allot import Report
@@ -61,6 +61,8 @@ class DmaKeeper:
         self._machine = machine
         self._jobs = jobs
         self._clock = clock
+        self.knows_policy = False
+        """whether the policy was read since the start; before, nothing of it is taken down"""
         self._tried: dict[tuple[str, What], float] = {}
         self._reports: tuple[Report, ...] = ()
         self._faults: dict[str, list[str]] = {}
@@ -164,13 +166,13 @@ class DmaKeeper:
     def _look(self) -> dict[str, int]:
         put_back(self._machine)
         reports = look(self._machine, whole=False)
-        undone = to_do(reports, self._held) or any(unmet(reports, self._held))
+        undone = self._to_do(reports) or any(unmet(reports, self._held))
         if undone and not all(map(_is_told_without_pages, reports)):
             # What can be had instead: that takes a look at the pages of memory blocks.
             reports = look(self._machine)
         self._reports = reports
         self._find_faults()
-        found = to_do(self._reports, self._held)
+        found = self._to_do(self._reports)
         found |= {name: What.REPAIR for name in self._faults if name not in found}
         self._tried = {key: when for key, when in self._tried.items() if key[0] in found}
         started = {}
@@ -179,6 +181,16 @@ class DmaKeeper:
             if number is not None:
                 started[name] = number
         return started
+
+    def _to_do(self, reports: Iterable[Report]) -> dict[str, What]:
+        found, held = to_do(reports, self._held), self._held
+        if self.knows_policy:
+            return found
+        return {
+            name: what
+            for name, what in found.items()
+            if what is not What.TAKE_DOWN or not held[name].standing
+        }
 
     def _find_faults(self) -> None:
         self._faults = {}

@@ -20,7 +20,7 @@ from zoned.model.job import Job, JobError, JobState
 from zoned.model.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from zoned.engine.jobs.control import Body, JobControl
@@ -109,14 +109,16 @@ class Scene:
     policy: Policy = field(default_factory=Policy)
     jobs: FakeJobs = field(default_factory=FakeJobs)
     engine: Engine = field(init=False)
+    load: Callable[[], Policy] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.load = lambda: self.policy
         self.start()
 
     def start(self) -> None:
         """Start a daemon, as after a kill of the last one."""
         self.jobs = FakeJobs()
-        self.engine = Engine(self.world.machine(), lambda: self.policy)
+        self.engine = Engine(self.world.machine(), lambda: self.load())
         self.engine.start()
         self.engine.jobs = self.jobs  # type: ignore[assignment]
 

@@ -13,7 +13,7 @@ from tests.unit.fake_low_memory import GIB, MIB, RATIO
 from tests.unit.fakes import control_of
 from zoned.engine.dma.keeper import AGAIN
 from zoned.engine.dma.manual import Manual
-from zoned.errors import UnknownDevice
+from zoned.errors import PolicyError, UnknownDevice
 from zoned.model.dma.held import Lease, dma_owner
 from zoned.model.dma.limit import bits_mask
 from zoned.model.dma.match import Match
@@ -25,6 +25,7 @@ from zoned.model.job import JobKind
 if TYPE_CHECKING:
     from tests.unit.engine.dma.conftest import Scene
     from zoned.engine.ledger import Touched
+    from zoned.model.policy import Policy
 
 NAME = f"teach@{CARD}"
 OTHER = "0000:00:03.0"
@@ -279,6 +280,23 @@ def test_before_there_are_jobs(scene: Scene) -> None:
     scene.start()
     scene.engine.jobs = None
     assert scene.engine.dma_prepare(CARD) is None
+    assert scene.held == {}
+
+
+def test_a_policy_that_cannot_be_read_takes_nothing_away(scene: Scene) -> None:
+    def fail() -> Policy:
+        raise PolicyError(("f:1: a mistake",))
+
+    scene.want(wish())
+    scene.load = fail
+    scene.start()
+    assert scene.tick() == []
+    assert scene.held[NAME].standing
+    # What was cut off does not stand for anybody.
+    scene.engine.machine.ledger.reserved(replace(scene.held[NAME], standing=False))
+    assert scene.tick() == [f"give back memory: {NAME}"]
+    scene.load = policy
+    scene.engine.reload()
     assert scene.held == {}
 
 

@@ -50,9 +50,14 @@ def release(machine: Machine, hands: Hands, name: str) -> None:
     held = machine.ledger.touched.reservations.get(name)
     if held is None:
         return
-    refuse_leased(machine, name)
     falling = replace(held, standing=False)
-    hands.change(lambda: machine.ledger.reserved(falling))
+
+    def fall() -> None:
+        # In one piece: of one that does not stand nobody gets a buffer.
+        refuse_leased(machine, name)
+        machine.ledger.reserved(falling)
+
+    hands.change(fall)
     HOLDERS[held.rung].release(machine, hands, falling)
     hands.change(lambda: machine.ledger.unreserved(name))
     _log.info("reservation %s: %s of %s given back", name, format_size(held.size), held.rung)

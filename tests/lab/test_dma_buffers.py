@@ -4,6 +4,7 @@ back.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -32,7 +33,8 @@ _WISH = """dma:
       users: [owner]
       groups: [drivers]
 """
-ROUNDS = 10_000
+ROUNDS = int(os.environ.get("ZONED_LAB_ROUNDS", "300"))
+"""An emulated machine takes some tenths of a second for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ class Lender:
     def client(self, *words: object, user: str | None = None) -> dict[str, Any]:
         """Run a client to its end; return what it said."""
         found: dict[str, Any] = json.loads(
-            self.guest.check(self.program(*words), user=user, timeout=1500)
+            self.guest.check(self.program(*words), user=user, timeout=900 + ROUNDS)
         )
         return found
 
@@ -284,8 +286,9 @@ def _daemon(guest: Guest) -> tuple[int, int]:
 
 
 @pytest.mark.on("trixie")
+@pytest.mark.timeout(900 + ROUNDS)
 def test_nothing_leaks(lender: Lender, record_property: Callable[..., None]) -> None:
-    lender.client("rounds", lender.name, PAGE, 200, user="member")
+    lender.client("rounds", lender.name, PAGE, 50, user="member")
     lender.all_back()
     files, memory = _daemon(lender.guest)
     told = lender.client("rounds", lender.name, PAGE, ROUNDS, user="member")
@@ -301,15 +304,12 @@ def test_nothing_leaks(lender: Lender, record_property: Callable[..., None]) -> 
 
 
 @pytest.mark.on("trixie")
-def test_dma_buf_is_of_the_same_memory_or_none(lender: Lender) -> None:
-    """Pinned for good, a page of movable memory has to move, and then there is no dma-buf."""
+def test_no_dma_buf_where_the_kernel_would_move_the_memory(lender: Lender) -> None:
+    """It cannot pin movable memory where it is, and what it moved would be lost to the device."""
     asked = ["zonectl", "dma", "alloc", "--reservation", lender.name, "--size", "4MiB", "--dmabuf"]
-    script = 'readlink "/proc/self/fd/$ZONED_DMA_DMABUF_FD"'
-    done = lender.guest.run([*asked, "--", "sh", "-c", script], user="member")
-    if done.returncode:
-        assert "the memory moved when the kernel pinned it" in done.stderr, done
-    else:
-        assert done.stdout.startswith("/dmabuf")
+    done = lender.guest.run([*asked, "--", "true"], user="member")
+    assert done.returncode == 1
+    assert "[unsupported]" in done.stderr
     lender.all_back()
 
 

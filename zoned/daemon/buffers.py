@@ -114,7 +114,7 @@ class BufferDesk:
         except ZonedError:
             handed.close()
             raise
-        _log.info(
+        _log.debug(
             "lease %d: %d bytes of %s for process %d", lease.number, lease.size, name, process.pid
         )
         if (process.pid, process.start_time) not in self._watched:

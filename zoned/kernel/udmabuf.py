@@ -50,6 +50,18 @@ def export(root: Root, file: int, size: int) -> int:
         os.close(device)
 
 
+def moves_to_pin(root: Root) -> bool:
+    """Return whether the kernel moves pages out of movable memory to pin them for a dma-buf.
+
+    It does where it has the function memfd_pin_folios; where its symbols cannot be read, it may.
+    """
+    try:
+        with (root.proc / "kallsyms").open(encoding="ascii") as symbols:
+            return any("memfd_pin_folios" in line.split() for line in symbols)
+    except OSError:
+        return True
+
+
 def _hint(root: Root, size: int) -> str:
     parameter = root.sys / "module/udmabuf/parameters/size_limit_mb"
     most = read_int(parameter)

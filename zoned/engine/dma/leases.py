@@ -22,7 +22,6 @@ from zoned.errors import (
     MachineError,
     NoSuchReservation,
     TooManyLeases,
-    Unsupported,
     ZonedError,
 )
 from zoned.kernel.file_pages import addresses
@@ -33,12 +32,16 @@ from zoned.model.dma.offer import without
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from zoned.engine.dma.sources import Source
     from zoned.engine.machine import Machine
     from zoned.kernel.process import Process
     from zoned.model.dma.held import Held
     from zoned.model.dma.offer import Span
 
 _log = logging.getLogger(__name__)
+
+_PATIENCE = 6
+"""Looks after which it is asked whether memory can come back at all."""
 
 MOST_PER_PROGRAM = 64
 MOST_PER_USER = 128
@@ -80,6 +83,10 @@ class LeaseBook:
         self._handing: set[int] = set()
         """leases whose memory is on its way out, so that it cannot be taken back yet"""
         self._last = 0
+        self._inodes: dict[int, int] = {}
+        """of the files that were lent since this began"""
+        self._missed: dict[int, int] = {}
+        """lease -> how often its memory had not come back"""
 
     @property
     def all(self) -> tuple[Lease, ...]:
@@ -162,8 +169,8 @@ class LeaseBook:
         try:
             held = self.find(lease.reservation, None)
             source = source_of(self._machine, held)
-            if dmabuf and not source.exportable:
-                raise Unsupported(f"memory of the rung {held.rung} cannot be a dma-buf")
+            if dmabuf:
+                source.refuse_export()
             offsets = source.offsets(lease)
             handed = Handed(
                 lease=replace(lease, ending=False),
@@ -171,6 +178,7 @@ class LeaseBook:
                 offsets=offsets,
                 granule=source.granule,
             )
+            self._inodes[lease.number] = _inode_of(handed.file)
             return self._exported(handed) if dmabuf else handed
         except ZonedError:
             self._over(lease.number)
@@ -212,7 +220,7 @@ class LeaseBook:
         """End the leases of a process that is no more."""
         for lease in self.all:
             if (lease.pid, lease.start_time) == (pid, start_time) and not lease.ending:
-                _log.info("process %d ended, and with it lease %d", pid, lease.number)
+                _log.debug("process %d ended, and with it lease %d", pid, lease.number)
                 self.end(lease.number)
 
     def take_back(self) -> tuple[int, ...]:
@@ -229,16 +237,29 @@ class LeaseBook:
         """Forget leases whose memory is free."""
         for number in numbers:
             self._machine.ledger.lease_ended(number)
+            self._inodes.pop(number, None)
+            self._missed.pop(number, None)
 
     def _returned(self, lease: Lease) -> bool:
         held = self._machine.ledger.touched.reservations.get(lease.reservation)
         if held is None:
             return True
         try:
-            return source_of(self._machine, held).returned(lease)
+            source = source_of(self._machine, held)
+            return source.returned(lease) or self._is_lost(source, lease)
         except ZonedError as error:
             _log.warning("cannot take lease %d back: [%s] %s", lease.number, error.code, error)
             return False
+
+    def _is_lost(self, source: Source, lease: Lease) -> bool:
+        # What was closed this moment is not free at once.
+        missed = self._missed[lease.number] = self._missed.get(lease.number, 0) + 1
+        if missed < _PATIENCE or not source.lost(lease, self._inodes.get(lease.number)):
+            return False
+        _log.warning(
+            "lease %d is over, but the kernel gave its memory to others or moved it", lease.number
+        )
+        return True
 
     def _region_of(self, lease: Lease) -> str | None:
         held = self._machine.ledger.touched.reservations.get(lease.reservation)
@@ -263,3 +284,7 @@ class LeaseBook:
 def pages_of(spans: Iterable[Span], page: int) -> tuple[int, ...]:
     """Return the address of each page in the spans, in their order."""
     return tuple(at for span in spans for at in range(span.start, span.end, page))
+
+
+def _inode_of(file: int) -> int:
+    return os.fstat(file).st_ino

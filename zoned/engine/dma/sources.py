@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from zoned.errors import KernelOnly, MachineError, PoolBusy, Unsupported
 from zoned.kernel.dax import find_dax
 from zoned.kernel.dax_file import alignment, mapped_parts, open_anywhere, open_region, wipe
+from zoned.kernel.open_files import others_have
+from zoned.kernel.udmabuf import moves_to_pin
 from zoned.model.dma.offer import Span, without
 from zoned.model.dma.rung import Rung
 
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
     from zoned.engine.machine import Machine
     from zoned.model.dma.held import Held, Lease
+
+
+_FILE = "/memfd:zoned"
+"""as the kernel shows the files that a `HugePool` lends"""
 
 
 class Pool(Protocol):
@@ -38,8 +44,6 @@ class Source(Protocol):
 
     granule: int
     """bytes that addresses and sizes of segments are multiples of"""
-    exportable: bool
-    """whether a buffer can become a dma-buf"""
 
     def spans(self) -> tuple[Span, ...]:
         """Return what may be lent, or is."""
@@ -53,17 +57,23 @@ class Source(Protocol):
     def lend(self, lease: Lease) -> int:
         """Return a descriptor of a file with the lease's memory, wiped."""
 
+    def refuse_export(self) -> None:
+        """Raise Unsupported where buffers cannot become dma-bufs."""
+
     def offsets(self, lease: Lease) -> tuple[int, ...]:
         """Return where in that file each segment begins."""
 
     def returned(self, lease: Lease) -> bool:
         """Return whether a lease's memory is free again; take it back where that has to be done."""
 
+    def lost(self, lease: Lease, inode: int | None) -> bool:
+        """Return whether memory that did not come back never will: nobody has the file any more,
+        as far as can be seen. `inode` is the file's, where it is known.
+        """
+
 
 class DaxSource:
     """A device-dax region. Its descriptor reaches all of it, whatever part was lent."""
-
-    exportable = False
 
     def __init__(self, machine: Machine, held: Held, region: str) -> None:
         self._machine = machine
@@ -112,13 +122,19 @@ class DaxSource:
         mine = tuple(map(Span, self.offsets(lease), sizes))
         return without(mine, used) == tuple(sorted(mine))
 
+    def refuse_export(self) -> None:
+        raise Unsupported("memory of the rung devdax cannot be a dma-buf")
+
+    def lost(self, lease: Lease, inode: int | None) -> bool:
+        return False
+
 
 class HugeSource:
     """Huge pages. Each buffer is a file of its own, of its own pages."""
 
-    exportable = True
-
-    def __init__(self, pool: Pool, page: int) -> None:
+    def __init__(self, machine: Machine, held: Held, pool: Pool, page: int) -> None:
+        self._machine = machine
+        self._held = held
         self._pool = pool
         self.granule = page
 
@@ -141,6 +157,17 @@ class HugeSource:
         self._pool.gather(lease.segments)
         return not without(lease.segments, self._pool.spans)
 
+    def refuse_export(self) -> None:
+        # The blocks of this rung are movable memory. A page that is moved leaves the pool for good.
+        if self._held.blocks and moves_to_pin(self._machine.root):
+            raise Unsupported(
+                f"buffers of reservation {self._held.name} cannot be dma-bufs: this kernel would"
+                " move their memory to pin it"
+            )
+
+    def lost(self, lease: Lease, inode: int | None) -> bool:
+        return not others_have(self._machine.root, _FILE, inode)
+
 
 def source_of(machine: Machine, held: Held) -> Source:
     """Return what lends a reservation's memory.
@@ -161,4 +188,5 @@ def source_of(machine: Machine, held: Held) -> Source:
     if held.page is None:
         raise Unsupported(f"the huge pages of reservation {held.name} are not here")
     leases = machine.ledger.touched.leases.values()
-    return HugeSource(machine.pools.pool(machine.root, held, leases), held.page)
+    pool = machine.pools.pool(machine.root, held, leases)
+    return HugeSource(machine, held, pool, held.page)

@@ -102,6 +102,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 def huge(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHuge:
     """A pool of huge pages; what is lent is given back by `FakeFile.let_go`."""
     made = add_huge(desk.machine, tmp_path)
+    monkeypatch.setattr(leases_module, "_inode_of", lambda file: 70 + file)
     monkeypatch.setattr(Desk, "alloc", lambda self, *a, **k: _lent(self, self.begin(*a, **k)))
     return made
 
@@ -309,6 +310,46 @@ def test_dma_buf_of_what_cannot_be_one(desk: Desk, tmp_path: Path) -> None:
     lease = desk.begin(1, "scsi")
     with pytest.raises(Unsupported, match="rung devdax cannot be a dma-buf"):
         desk.book.hand_out(lease, dmabuf=True)
+
+
+@pytest.mark.usefixtures("huge")
+def test_no_dma_buf_where_the_kernel_would_move_the_memory(desk: Desk, tmp_path: Path) -> None:
+    desk.machine.ledger.reserved(replace(huge_held(), blocks=(2,)))
+    write(tmp_path, {"proc/kallsyms": "0 T __pfx_memfd_pin_folios\n0 T memfd_pin_folios\n"})
+    lease = desk.begin(1)
+    with pytest.raises(Unsupported, match="would move their memory"):
+        desk.book.hand_out(lease, dmabuf=True)
+    assert desk.settle() == (lease.number,)
+    write(tmp_path, {"proc/kallsyms": "0 T __pfx_memfd_pin_folios\n0 T other [module]\n"})
+    with pytest.raises(Unsupported, match="no dma-bufs here"):
+        desk.book.hand_out(desk.begin(1), dmabuf=True)
+
+
+@pytest.mark.parametrize("anybody", [False, True])
+def test_memory_that_cannot_come_back(
+    desk: Desk,
+    huge: FakeHuge,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    anybody: bool,
+) -> None:
+    """The kernel moved it while the program had it."""
+    asked = []
+
+    def others_have(_: object, name: str, inode: int | None) -> bool:
+        asked.append((name, inode))
+        return anybody
+
+    monkeypatch.setattr(sources_module, "others_have", others_have)
+    lease = desk.alloc(1)
+    desk.book.end(lease.number)
+    for _ in range(5):
+        assert desk.settle() == ()
+    assert asked == []
+    assert desk.settle() == (() if anybody else (lease.number,))
+    assert asked == [("/memfd:zoned", 70 + len(huge.files) - 1)]
+    assert ("moved it" in caplog.text) is not anybody
 
 
 @pytest.mark.usefixtures("huge")

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who has a file open or mapped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.unit.fake_sys import write
+from zoned.errors import MachineError
+from zoned.kernel.open_files import others_have
+from zoned.kernel.root import sysroot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOLDER = """
+import mmap, os
+if {mapped}:
+    kept = mmap.mmap({file}, 4096)
+    os.close({file})
+print("ready", flush=True)
+input()
+"""
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_file_of_another_process(tmp_path: Path, *, mapped: bool) -> None:
+    file = os.memfd_create("zoned-test")
+    os.truncate(file, 4096)
+    inode = os.fstat(file).st_ino
+    root = sysroot(tmp_path)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / f"proc/{os.getpid()}").symlink_to(f"/proc/{os.getpid()}")
+    assert not others_have(root, "/memfd:zoned-test", None)
+    command = [sys.executable, "-c", HOLDER.format(file=file, mapped=mapped)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, pass_fds=[file], **pipes) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        (tmp_path / f"proc/{process.pid}").symlink_to(f"/proc/{process.pid}")
+        assert others_have(root, "/memfd:zoned-test", None)
+        assert others_have(root, "/memfd:zoned-test", inode)
+        assert not others_have(root, "/memfd:zoned-test", inode + 1)
+        assert not others_have(root, "/memfd:other", None)
+        process.communicate(b"\n")
+    assert not others_have(root, "/memfd:zoned-test", None)
+    os.close(file)
+
+
+def test_look_that_is_forbidden(tmp_path: Path) -> None:
+    write(tmp_path, {"proc/5/stat": ""})
+    assert not others_have(sysroot(tmp_path), "/memfd:x", None)
+    (tmp_path / "proc/6/maps").mkdir(parents=True)
+    with pytest.raises(MachineError):
+        others_have(sysroot(tmp_path), "/memfd:x", None)

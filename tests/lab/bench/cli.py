@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lab.bench import blocks, migration  # noqa: F401 - they register their scenarios
+from tests.lab.bench import blocks, dma, migration  # noqa: F401 - they register their scenarios
 from tests.lab.bench.measure import to_json
 from tests.lab.bench.scenarios import SCENARIOS, Bench, Outcome
 from tests.lab.harness.accel import choose_acceleration

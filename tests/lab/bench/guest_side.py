@@ -6,7 +6,9 @@
 One file, with nothing from beside it: in the guest there is only the installed zoned.
 """
 
+import functools
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -228,9 +230,52 @@ def _fields(text: str) -> dict[str, int]:
     return {name: int(found[0]) for name, found in words if found and found[0].isdigit()}
 
 
+def dma_buffer(request: Mapping[str, Any]) -> Samples:
+    """Time buffers of a reservation, and huge pages that anybody can map, which need a pool.
+
+    Of each of `sizes` one is had, touched and given back; then the largest is written to.
+    """
+    from zoned.client import allocate
+
+    name, page = request["reservation"], request["page"]
+
+    def touch(memory: mmap.mmap) -> None:
+        for place in range(0, len(memory), page):
+            memory[place] = 1
+
+    def lease(size: int) -> None:
+        with allocate(size, reservation=name) as buffer:
+            touch(buffer.map())
+
+    def plain(size: int) -> None:
+        with _huge_pages(size) as memory:
+            touch(memory)
+
+    contestants: dict[str, Callable[[], None]] = {}
+    for size in request["sizes"]:
+        contestants[f"lease-{size}"] = functools.partial(lease, size)
+        contestants[f"mmap-{size}"] = functools.partial(plain, size)
+    samples = rounds_of(request["rounds"], contestants)
+    largest = max(request["sizes"])
+    content = bytes(largest)
+    with allocate(largest, reservation=name) as buffer, _huge_pages(largest) as memory:
+        lent = buffer.map()
+        writers: dict[str, Callable[[], None]] = {
+            "write-lease": lambda: lent.__setitem__(slice(None), content),
+            "write-mmap": lambda: memory.__setitem__(slice(None), content),
+        }
+        return samples | rounds_of(request["rounds"], writers)
+
+
+def _huge_pages(size: int) -> Any:
+    map_hugetlb = 0x40000  # linux/mman.h
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | map_hugetlb)
+
+
 KINDS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "commands": commands,
     "create_destroy": create_destroy,
+    "dma_buffer": dma_buffer,
     "idle": idle,
 }
 

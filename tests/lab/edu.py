@@ -3,7 +3,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.lab.harness.guest import Guest
@@ -61,9 +61,12 @@ def pull(guest: Guest, *, port: str) -> None:
     wait_until(lambda: len(edus(guest)) < before, f"the end of the edu device behind {port}")
 
 
-def drive(guest: Guest, *words: object, user: str | None = None) -> dict[str, Any]:
-    """Run a command of guest_programs/edu.py, and return what it prints."""
-    told: dict[str, Any] = json.loads(guest.check(command(guest, "edu", *words), user=user))
+def drive(
+    guest: Guest, *words: object, user: str | None = None, before: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Run a command of guest_programs/edu.py, behind the words `before`; return what it prints."""
+    done = guest.check([*before, *command(guest, "edu", *words)], user=user)
+    told: dict[str, Any] = json.loads(done)
     return told
 
 

@@ -3,7 +3,7 @@
 
 PYTHON -m tests.lab.guest_programs.edu enable ADDRESS [USER]     let it do DMA, and USER drive it
 PYTHON -m tests.lab.guest_programs.edu plain ADDRESS MASK NODE NODE     low and high memory there
-PYTHON -m tests.lab.guest_programs.edu buffer ADDRESS FD START:SIZE…     a buffer that was lent
+PYTHON -m tests.lab.guest_programs.edu lent ADDRESS     a buffer of `zonectl dma alloc`
 
 An address that is too long for the device loses its upper bits there: what it reads and writes is
 then somebody else's memory. `plain` lets it do that only where that memory is its own as well.
@@ -12,6 +12,7 @@ then somebody else's memory. `plain` lets it do that only where that memory is i
 import ctypes
 import json
 import mmap
+import os
 import random
 import shutil
 import sys
@@ -106,7 +107,7 @@ def noise(seed: int) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """MOVE bytes of memory at a physical address, as this program sees them."""
+    """MOVE bytes or more of memory at a physical address, as this program sees them."""
 
     physical: int
     view: memoryview
@@ -130,22 +131,19 @@ def goes_both_ways(edu: Edu, place: Place, seed: int) -> bool:
     return place.has(content)
 
 
-def places_of(view: memoryview, segments: Iterable[tuple[int, int]]) -> Iterator[Place]:
-    """Yield the first and the last place of each segment of a buffer: (start, size), in order."""
-    offset = 0
-    for start, size in segments:
-        for within in (0, size - MOVE):
-            at = offset + within
-            yield Place(physical=start + within, view=view[at : at + MOVE])
-        offset += size
+def places_of(pieces: Iterable[Place]) -> Iterator[Place]:
+    """Yield the first and the last place of each piece of a buffer."""
+    for piece in pieces:
+        for at in (0, len(piece.view) - MOVE):
+            yield Place(physical=piece.physical + at, view=piece.view[at : at + MOVE])
 
 
-def exchange(edu: Edu, view: memoryview, segments: Iterable[tuple[int, int]]) -> dict[str, Any]:
+def exchange(edu: Edu, pieces: Iterable[Place]) -> dict[str, Any]:
     """Move noise out of and into the places of a buffer, one after the other.
 
     At the end each must still hold its own: else two of them are the same memory.
     """
-    places = list(places_of(view, segments))
+    places = list(places_of(pieces))
     both = [goes_both_ways(edu, place, seed) for seed, place in enumerate(places)]
     kept = [place.has(noise(seed)) for seed, place in enumerate(places)]
     return {
@@ -185,8 +183,9 @@ class Ordinary:
             self.pages[frame] = view[number * PAGE : (number + 1) * PAGE]
 
     def place(self, physical: int) -> Place | None:
-        """Pin the page at an address, and return it; None where it is elsewhere by then."""
-        view = self.pages[physical]
+        """Pin the page at an address, and return it; None where it is elsewhere by then; it
+        is not given again."""
+        view = self.pages.pop(physical)
         memory.pin_by_pipe(view)
         return Place(physical=physical, view=view) if frames(view) == [physical] else None
 
@@ -249,15 +248,15 @@ def plain(edu: Edu, mask: int, low: Ordinary, high: Ordinary) -> dict[str, Any]:
     }
 
 
-def buffer(edu: Edu, fd: int, segments: list[tuple[int, int]]) -> dict[str, Any]:
-    """Do DMA with a buffer of which only the descriptor and the addresses are known."""
-    size = sum(length for _, length in segments)
-    return exchange(edu, memoryview(mmap.mmap(fd, size)), segments)
-
-
-def _segment(text: str) -> tuple[int, int]:
-    start, _, size = text.partition(":")
-    return int(start, 0), int(size, 0)
+def lent() -> list[Place]:
+    """Map the segments of the buffer that `zonectl dma alloc` has run this program with."""
+    fd = int(os.environ["ZONED_DMA_FD"])
+    found = []
+    for segment in os.environ["ZONED_DMA_SEGMENTS"].split(","):
+        address, size, offset = (int(word, 16) for word in segment.split(":"))
+        view = memoryview(mmap.mmap(fd, size, offset=offset))
+        found.append(Place(physical=address, view=view))
+    return found
 
 
 def main(what: str, address: str, *words: str) -> None:
@@ -268,11 +267,10 @@ def main(what: str, address: str, *words: str) -> None:
     if what == "plain":
         mask, low, high = (int(word, 0) for word in words)
         found = plain(Edu(address), mask, Ordinary(low, "low"), Ordinary(high, "high"))
-    elif what == "buffer":
-        fd, *segments = words
-        found = buffer(Edu(address), int(fd), [_segment(each) for each in segments])
+    elif what == "lent":
+        found = exchange(Edu(address), lent())
     else:
-        raise SystemExit(f"edu: {what}: enable, plain or buffer")
+        raise SystemExit(f"edu: {what}: enable, plain or lent")
     print(json.dumps(found))
 
 

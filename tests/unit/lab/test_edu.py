@@ -66,6 +66,10 @@ class Pages(edu.Ordinary):
         return Place(physical=physical, view=self.pages[physical])
 
 
+def piece(device: FakeDevice, start: int, size: int) -> Place:
+    return Place(physical=start, view=device.memory[start : start + size])
+
+
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[FakeDevice]:
     device = FakeDevice(tmp_path)
@@ -82,21 +86,21 @@ def test_memory_space_and_bus_master_are_added(device: FakeDevice, tmp_path: Pat
 
 
 def test_within_reach_everything_comes_back(device: FakeDevice, tmp_path: Path) -> None:
-    whole = device.memory[0x2000:0x8000]
-    segments = [(0x2000, 0x4000), (0x6000, 0x2000)]
-    told = exchange(Edu(ADDRESS, devices=tmp_path), whole, segments)
+    pieces = [piece(device, 0x2000, 0x4000), piece(device, 0x6000, 0x2000)]
+    told = exchange(Edu(ADDRESS, devices=tmp_path), pieces)
     assert told == {"places": [0x2000, 0x6000 - MOVE, 0x6000, 0x8000 - MOVE], "lost": []}
 
 
 def test_segments_beyond_reach_are_told(device: FakeDevice, tmp_path: Path) -> None:
-    told = exchange(Edu(ADDRESS, devices=tmp_path), device.memory[0x2000:0x4000], [(0x13000, 8192)])
+    far = Place(physical=0x13000, view=device.memory[0x2000:0x4000])
+    told = exchange(Edu(ADDRESS, devices=tmp_path), [far])
     assert told["lost"] == [0x13000, 0x15000 - MOVE]
 
 
 def test_two_places_that_are_one_are_told(device: FakeDevice, tmp_path: Path) -> None:
-    whole = memoryview(bytearray(8192))
-    told = exchange(Edu(ADDRESS, devices=tmp_path), whole, [(0x1000, 4096), (0x1000, 4096)])
-    assert told["lost"] != []
+    pieces = [piece(device, 0x1000, 0x1000), piece(device, 0x1000, 0x1000)]
+    told = exchange(Edu(ADDRESS, devices=tmp_path), pieces)
+    assert told["lost"] == [0x1000, 0x1000 + PAGE - MOVE]
 
 
 def test_plain_memory_beyond_the_reach(device: FakeDevice, tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory that is reserved for devices, as the ledger tells of it: reading it takes no time."""
+
+import json
+from typing import Any
+
+from tests.lab.harness.guest import Guest
+from tests.lab.harness.wait import wait_until
+
+LEDGER = "/run/zoned/ledger.json"
+
+
+def ledger(guest: Guest) -> dict[str, Any]:
+    """Return all that the ledger has."""
+    found: dict[str, Any] = json.loads(guest.read(LEDGER)) if guest.exists(LEDGER) else {}
+    return found
+
+
+def reserved(guest: Guest) -> dict[str, dict[str, Any]]:
+    """Return the reservations by name, also those on their way in or out."""
+    return {each["name"]: each for each in ledger(guest).get("reservations", ())}
+
+
+def leases(guest: Guest) -> list[dict[str, Any]]:
+    """Return the buffers that programs have, also those that are ending."""
+    found: list[dict[str, Any]] = ledger(guest).get("leases", [])
+    return found
+
+
+def stand_for(guest: Guest, *addresses: str) -> dict[str, dict[str, Any]]:
+    """Wait until a reservation stands for each of the devices; return them by these."""
+
+    def found() -> dict[str, dict[str, Any]]:
+        by_device = {
+            device: each
+            for each in reserved(guest).values()
+            if each["standing"]
+            for device in each["devices"]
+        }
+        return by_device if set(addresses) <= by_device.keys() else {}
+
+    return wait_until(found, f"memory for {' and '.join(addresses)}")
+
+
+def none_left(guest: Guest) -> None:
+    """Wait until nothing is reserved any more, and nothing of it is in the ledger."""
+    wait_until(lambda: not reserved(guest), "the end of all reservations")
+    left = ledger(guest)
+    assert not left.get("leases")
+    assert not [owner for _, owner, *_ in left.get("blocks", ()) if owner.startswith("dma:")]

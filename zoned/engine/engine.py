@@ -66,7 +66,8 @@ class Engine:
         # Before anything else: after a crash memory may be missing.
         self._keeper.settle()
         try:
-            self.reload()
+            # Jobs of before have to go on first: the next look starts what is left to do.
+            self._adopt()
         except PolicyError as error:
             _log.warning("%s", error)
         if self.machine.units is not None:
@@ -85,6 +86,11 @@ class Engine:
 
     def reload(self) -> None:
         """Read the policy again. Raises PolicyError; what was in force before then goes on."""
+        self._adopt()
+        self.dma_look()
+        self._reconciler.run()
+
+    def _adopt(self) -> None:
         try:
             policy = self._load_policy()
         except PolicyError as error:
@@ -98,7 +104,6 @@ class Engine:
         self._hotplug.claim()
         self._dma.knows_policy = True
         self._dma.again()
-        self.dma_look()
         self._reconciler.run()
 
     def dma_look(self) -> None:

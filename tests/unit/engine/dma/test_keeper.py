@@ -13,6 +13,7 @@ from tests.unit.fake_low_memory import GIB, MIB, RATIO
 from tests.unit.fakes import control_of
 from zoned.engine.dma.keeper import AGAIN
 from zoned.engine.dma.manual import Manual
+from zoned.engine.engine import Engine
 from zoned.errors import PolicyError, UnknownDevice
 from zoned.model.dma.held import Lease, dma_owner
 from zoned.model.dma.limit import bits_mask
@@ -447,3 +448,13 @@ def test_reset_forgets_what_was_asked_for_by_hand(scene: Scene) -> None:
     scene.tick()
     assert scene.engine.reset() == []
     assert not scene.engine.machine.manual.all
+
+
+def test_a_daemon_that_starts_leaves_the_first_move_to_jobs_of_before(scene: Scene) -> None:
+    """Else two would work on one reservation: the one of before, and another for the same."""
+    scene.policy = policy(wish())
+    scene.engine = Engine(scene.world.machine(), lambda: scene.policy)
+    scene.engine.jobs = scene.jobs  # type: ignore[assignment]
+    scene.engine.start()
+    assert not scene.jobs.waiting
+    assert scene.tick()

@@ -167,10 +167,11 @@ class NotConfinable(BadInput):
 
 
 class NodeInUse(BadInput):
-    """A base zone cannot go while zones have a share of it, or blocks of it are parked.
+    """A base zone cannot go while zones have a share of it, or blocks of it are parked or held.
 
     The message names them. `zonectl move NAME --nodes LIST` moves a zone elsewhere,
-    `zonectl destroy NAME` ends it, and `zonectl blocks unpark` gives parked blocks back.
+    `zonectl destroy NAME` ends it, `zonectl blocks unpark` gives parked blocks back, and
+    `zonectl dma release NAME` those that are held for a device.
     """
 
     code = "node-in-use"

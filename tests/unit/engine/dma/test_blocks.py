@@ -217,9 +217,9 @@ def test_the_keeper_of_blocks_leaves_them_alone(scene: Scene) -> None:
     assert started == [JobKind.GIVE_BACK]
 
 
-@pytest.mark.parametrize("devices", [(), (DEVICE,)])
+@pytest.mark.parametrize(("devices", "bits"), [((), 30), ((DEVICE,), 32)])
 def test_killed_at_any_point(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: tuple[str, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: tuple[str, ...], bits: int
 ) -> None:
     """The next daemon takes down what does not stand, and makes it anew."""
     for point in range(400):
@@ -227,7 +227,7 @@ def test_killed_at_any_point(
             scene = make_scene(tmp_path / str(point), patch)
             scene.left = point
             try:
-                scene.reserve(HOLDER, Rung.BLOCKS, 256, 29, *devices)
+                scene.reserve(HOLDER, Rung.BLOCKS, 256, bits, *devices)
                 scene.again(HOLDER, DEVICE)
                 scene.release(HOLDER)
                 came_through = True

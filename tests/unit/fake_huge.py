@@ -36,6 +36,8 @@ class FakeHuge:
     """return where pages that are made anew lie, in the order in which the kernel makes them"""
     on_take: Callable[[FakeFile], None] = lambda _: None
     files: list[FakeFile] = field(default_factory=list)
+    other: FakeHuge | None = None
+    """the node that the kernel moves pages to"""
 
     def __post_init__(self) -> None:
         self.tell()
@@ -84,6 +86,9 @@ class FakeHuge:
 
     def give_back(self, at: int) -> None:
         """Take a page back."""
+        if self.other is not None and at in self.other.used:
+            self.other.give_back(at)
+            return
         self.used.remove(at)
         self.free.insert(0, at)
         self.tell()

@@ -8,6 +8,7 @@ from its highest zone that has some, which is the movable one.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from zoned.engine.jobs.control import Cancelled
 from zoned.errors import NoCapacity, NoRoom, TooFewBlocks, TryLater, Unsupported, ZonedError
 from zoned.kernel.block_state import BlockSwitch
 from zoned.kernel.hugetlb import merged, read_pool, set_pool
-from zoned.kernel.memory_block import read_block
+from zoned.kernel.memory_block import read_block, read_blocks
 from zoned.kernel.node import read_topology
 from zoned.model.block import MOVABLE
 from zoned.model.dma.offer import without
@@ -26,12 +27,13 @@ from zoned.model.topology import BlockState
 from zoned.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from zoned.engine.blocks.hands import Hands
     from zoned.engine.machine import Machine
     from zoned.kernel.hugetlb import HugePool
     from zoned.model.dma.held import Held
+    from zoned.model.dma.offer import Span
 
 _USUAL = 2 << 20
 """The page size that is looked for: the one nearest to it."""
@@ -123,6 +125,8 @@ class _Work:
         leases = machine.ledger.touched.leases.values()
         self._leases = [each for each in leases if each.reservation == held.name]
         self._lent = [span for each in self._leases for span in each.segments]
+        self._here = _pages(held, held.page)
+        """pages that the node's pool has for it: the kernel can move some to another node's"""
         self._blocks = spans_of(held.blocks, require_block_size(machine.root))
 
     def fill(self) -> Held:
@@ -132,7 +136,10 @@ class _Work:
         """
         with self._machine.turn.taken(self._hands):
             pool = self._machine.pools.pool(self._root, self._held, self._leases)
-            pool.drop(span for span in pool.spans if without([span], self._blocks))
+            moved = [span for span in pool.spans if without([span], self._blocks)]
+            away = _elsewhere(self._machine, self._held, moved)
+            pool.drop(moved)
+            self._here -= _leave(self._machine, away, self._page)
             self._gather(pool)
             if self._missing(pool) > 0:
                 self._grow(pool)
@@ -166,7 +173,7 @@ class _Work:
         missing = self._missing(pool)
         if found is None:
             return
-        without_it = max(0, found.lasting - _pages(self._held, self._page))
+        without_it = max(0, found.lasting - self._here)
         self._note(without_it, missing)
         self._hands.phase(f"making {missing} huge pages of node {self._node}")
         size = found.lasting
@@ -223,16 +230,38 @@ def _pages_of_others(machine: Machine, held: Held) -> int:
 
 def _take_down(machine: Machine, hands: Hands, held: Held) -> None:
     """Give pages and blocks back; what is not there any more is fine."""
-    machine.pools.end(held.name)
     if held.node is not None and held.page is not None:
+        pool = machine.pools.known(held.name)
+        away = {} if pool is None else _elsewhere(machine, held, pool.spans)
+        machine.pools.end(held.name)
         with machine.turn.taken(hands):
-            _shrink(machine, hands, held, held.node, held.page)
+            here = _pages(held, held.page) - _leave(machine, away, held.page)
+            _shrink(machine, hands, held, held.node, held.page, here)
     give(machine, hands, own_blocks(machine, held).values())
 
 
-def _shrink(machine: Machine, hands: Hands, held: Held, node: int, page: int) -> None:
-    """Have the node's pool as it would be without the reservation."""
-    ledger, found, pages = machine.ledger, read_pool(machine.root, node, page), _pages(held, page)
+def _elsewhere(machine: Machine, held: Held, spans: Iterable[Span]) -> dict[int, int]:
+    """Return how many of these pages lie on which other nodes: whoever takes a block offline has
+    the kernel move them there, from one node's pool to another's.
+    """
+    size = require_block_size(machine.root)
+    nodes = {block.id: block.node for block in read_blocks(machine.root)}
+    found = Counter(nodes.get(span.start // size) for span in spans)
+    return {node: pages for node, pages in found.items() if node is not None and node != held.node}
+
+
+def _leave(machine: Machine, away: Mapping[int, int], page: int) -> int:
+    """Have the pools of other nodes be without pages that were moved there; return how many."""
+    for node, pages in away.items():
+        found = read_pool(machine.root, node, page)
+        if found is not None:
+            set_pool(machine.root, node, page, max(0, found.lasting - pages))
+    return sum(away.values())
+
+
+def _shrink(machine: Machine, hands: Hands, held: Held, node: int, page: int, pages: int) -> None:
+    """Have the node's pool as it would be without the reservation's `pages` there."""
+    ledger, found = machine.ledger, read_pool(machine.root, node, page)
     if found is None or (held.pool is None and not pages):
         return
     target = held.pool if held.pool is not None else max(0, found.lasting - pages)

@@ -161,11 +161,12 @@ def make_scene(folder: Path, patch: pytest.MonkeyPatch) -> Scene:
     patch.setattr(take, "refuse_without_refuge", lambda *_: None)
     huge = FakeHuge(folder, node=1, used={each * HUGE for each in range(1000, 1004)})
     huge.supply = lambda: _supply(memory)
+    other = huge.other = FakeHuge(folder, node=0, used={2200 * HUGE}, free=[2201 * HUGE])
     scene = Scene(world, memory, huge, _started(world, huge))
 
     def resize(path: Path, text: str) -> None:
         scene.tick()
-        huge.resize(path, text)
+        (huge if f"node{huge.node}/" in str(path) else other).resize(path, text)
         scene.tick()
 
     def save(path: Path, data: Any) -> None:

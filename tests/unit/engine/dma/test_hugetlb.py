@@ -48,10 +48,11 @@ def reserve(scene: Scene, mib: int = 100, bits: int = BITS, *devices: str) -> He
 
 
 def pool(scene: Scene) -> tuple[int, int]:
-    """Return how many pages the kernel's pool has, and how many are free."""
+    """Return the size of the kernel's pool, which all its pages fit in, and how many are free."""
     found = read_pool(scene.machine.root, 1, HUGE)
     assert found is not None
-    return found.total, found.free
+    assert not found.surplus
+    return found.lasting, found.free
 
 
 def pages(scene: Scene) -> list[int]:
@@ -222,6 +223,36 @@ def test_a_block_that_somebody_took_offline_comes_back(scene: Scene) -> None:
     assert HOLDER.faults(scene.machine, again) == []
     assert "memory block 14 was taken offline by somebody else" in scene.notes
     assert pool(scene) == (54, 0)
+
+
+def move_to_other_node(scene: Scene) -> None:
+    """Do what the kernel does where somebody takes the block offline."""
+    file, other = scene.huge.files[-1], scene.huge.other
+    assert other is not None
+    away = {place: (2 * 64 + place) * HUGE for place in file.pages}
+    scene.huge.used -= set(file.pages.values())
+    other.used |= set(away.values())
+    file.pages = away
+    scene.huge.tell()
+    other.tell()
+    scene.memory.switch(scene.machine.root).switch(14, BlockWord.OFFLINE, deadline=99)
+
+
+def pools(scene: Scene) -> list[tuple[int, int]]:
+    found = [read_pool(scene.machine.root, node, HUGE) for node in (0, 1)]
+    return [(each.lasting, each.free) for each in found if each]
+
+
+def test_pages_that_went_to_another_node_leave_its_pool(scene: Scene) -> None:
+    held = reserve(scene)
+    move_to_other_node(scene)
+    assert pools(scene) == [(52, 1), (4, 0)]
+    assert scene.again(HOLDER).spans == held.spans
+    assert pools(scene) == [(2, 1), (54, 0)]
+    move_to_other_node(scene)
+    scene.release(HOLDER)
+    assert pools(scene) == [(2, 1), (4, 0)]
+    assert (scene.kinds, scene.owned) == ({}, {})
 
 
 def test_another_node_where_the_first_has_too_little(scene: Scene) -> None:

@@ -149,17 +149,6 @@ class HugePool:
             found = self._addresses()
         return tuple(Span(found[place], self._page) for place in sorted(found))
 
-    def fill(self, pages: int, mask: int) -> int:
-        """Take free pages of the node until so many are held whose last byte is at `mask` at most;
-        return how many are held then.
-
-        Pages that lie elsewhere are freed, also those held already. Raises MachineError.
-        """
-        with self._lock:
-            self._free([place for place, at in self._addresses().items() if self._past(at, mask)])
-            self._gather(pages - len(self._held), lambda at: not self._past(at, mask))
-            return len(self._held)
-
     def gather(self, spans: Iterable[Span], pages: int | None = None) -> tuple[Span, ...]:
         """Take those of the pages in these spans that are free, or only so many; return them.
 
@@ -273,9 +262,6 @@ class HugePool:
         """Return place -> physical address of the pages held."""
         found = {place: self._file.address(place) for place in self._held}
         return {place: at for place, at in found.items() if at is not None}
-
-    def _past(self, at: int, mask: int) -> bool:
-        return at + self._page - 1 > mask
 
     def _split(self, spans: Iterable[Span]) -> list[int]:
         """Return the addresses of the pages in these spans."""

@@ -18,8 +18,9 @@ from zoned.model.dma.offer import Span
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from zoned.kernel.hugetlb import HugePool
+
 LIMIT = 16 * HUGE
-MASK = LIMIT - 1
 POOL = f"{NODES}/node0/hugepages/hugepages-2048kB"
 
 
@@ -79,33 +80,33 @@ def test_a_pool_that_cannot_be_read_back(tmp_path: Path) -> None:
         set_pool(sysroot(tmp_path), 0, HUGE, 10)
 
 
-def test_pages_below_the_limit_are_kept_and_others_freed(huge: FakeHuge) -> None:
+def hold(pool: HugePool, count: int) -> int:
+    """Take so many pages below the limit; return how many came."""
+    return len(pool.gather([Span(0, LIMIT)], count))
+
+
+def test_pages_in_the_spans_are_kept_and_others_freed(huge: FakeHuge) -> None:
     with huge.pool() as pool:
-        assert pool.fill(3, MASK) == 3
+        assert pool.page == HUGE
+        assert hold(pool, 3) == 3
         assert [span.start for span in pool.spans] == pages(3, 1, 2)
         assert huge.free == pages(40, 41, 42, 4), "in another order than before"
         assert all(span.size == HUGE for span in pool.spans)
+        assert hold(pool, 1) == 1
+        assert hold(pool, 1) == 0
     assert sorted(huge.free) == pages(1, 2, 3, 4, 40, 41, 42)
 
 
-def test_the_last_byte_of_a_page_counts(huge: FakeHuge) -> None:
+def test_all_that_there_are(huge: FakeHuge) -> None:
     with huge.pool() as pool:
-        assert pool.fill(9, 4 * HUGE - 1) == 3
-        assert {span.start for span in pool.spans} == set(pages(1, 2, 3))
-        assert pool.fill(9, 4 * HUGE - 2) == 2
-        assert {span.start for span in pool.spans} == set(pages(1, 2))
-
-
-def test_a_pool_with_too_few_low_pages_comes_out_short(huge: FakeHuge) -> None:
-    with huge.pool() as pool:
-        assert pool.fill(5, MASK) == 4
-        assert pool.fill(2, MASK) == 4
+        assert set(pool.gather([Span(0, 3 * HUGE)])) == set(spans(1, 2))
+        assert pool.gather([Span(0, 3 * HUGE)]) == ()
 
 
 def test_the_search_for_low_pages_ends(huge: FakeHuge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hugetlb, "_MISSES", 2)
     with huge.pool() as pool:
-        assert pool.fill(4, MASK) == 1
+        assert hold(pool, 4) == 1
 
 
 def test_pages_that_the_kernel_would_make_anew_are_not_taken(huge: FakeHuge) -> None:
@@ -114,20 +115,20 @@ def test_pages_that_the_kernel_would_make_anew_are_not_taken(huge: FakeHuge) -> 
     huge.tell()
     huge.free = pages(5)  # not told by free_hugepages
     with huge.pool() as pool:
-        assert pool.fill(1, MASK) == 0
+        assert hold(pool, 1) == 0
 
 
 def test_many_pages_need_a_larger_file(tmp_path: Path) -> None:
     huge = FakeHuge(tmp_path)
     huge.add(pages(*range(1, 301)))
     with huge.pool() as pool:
-        assert pool.fill(300, 400 * HUGE) == 300
+        assert len(pool.gather([Span(0, 400 * HUGE)])) == 300
         assert [span.start for span in pool.spans] == pages(*range(1, 301))
 
 
 def test_a_page_on_its_way_elsewhere_is_not_shown(huge: FakeHuge) -> None:
     with huge.pool() as pool:
-        pool.fill(3, MASK)
+        hold(pool, 3)
         (file,) = huge.files
         place = next(place for place, at in file.pages.items() if at == HUGE)
         file.moving.add(place)
@@ -137,13 +138,14 @@ def test_a_page_on_its_way_elsewhere_is_not_shown(huge: FakeHuge) -> None:
         huge.used ^= {HUGE, 50 * HUGE}
         assert [span.start for span in pool.spans] == pages(3, 50, 2)
         huge.add([HUGE])
-        assert pool.fill(3, MASK) == 3, "a page that has moved was not replaced"
+        pool.drop(spans(50))
+        assert hold(pool, 1) == 1
         assert {span.start for span in pool.spans} == set(pages(1, 2, 3))
 
 
 def test_pages_are_dropped(huge: FakeHuge) -> None:
     with huge.pool() as pool:
-        pool.fill(3, MASK)
+        hold(pool, 3)
         pool.drop([Span(HUGE, 2 * HUGE), Span(60 * HUGE, HUGE)])
         assert [span.start for span in pool.spans] == pages(3)
         assert huge.free[:2] in (pages(1, 2), pages(2, 1))
@@ -152,7 +154,7 @@ def test_pages_are_dropped(huge: FakeHuge) -> None:
 class TestLending:
     def test_the_pages_in_the_order_asked_for(self, huge: FakeHuge) -> None:
         with huge.pool() as pool:
-            pool.fill(4, MASK)
+            hold(pool, 4)
             huge.wiped.clear()
             file = huge.files[pool.lend([Span(2 * HUGE, 2 * HUGE), Span(HUGE, HUGE)])]
             assert file.pages == dict(enumerate(pages(2, 3, 1)))
@@ -163,7 +165,7 @@ class TestLending:
 
     def test_lent_pages_outlive_the_pool_and_come_back(self, huge: FakeHuge) -> None:
         with huge.pool() as pool:
-            pool.fill(4, MASK)
+            hold(pool, 4)
             lent = huge.files[pool.lend(spans(2, 3))]
             assert pool.gather(spans(2, 3)) == ()
             lent.let_go()
@@ -175,14 +177,14 @@ class TestLending:
     @pytest.mark.parametrize("asked", [(), (2, 2), (2, 5), (40,)])
     def test_what_is_not_held_is_not_lent(self, huge: FakeHuge, asked: tuple[int, ...]) -> None:
         with huge.pool() as pool:
-            pool.fill(4, MASK)
+            hold(pool, 4)
             with pytest.raises(MachineError, match="does not hold"):
                 pool.lend(spans(*asked))
             assert len(pool.spans) == 4
 
     def test_freed_pages_would_leave_an_overfull_pool(self, huge: FakeHuge) -> None:
         with huge.pool() as pool:
-            pool.fill(4, MASK)
+            hold(pool, 4)
             huge.surplus = 1
             huge.tell()
             with pytest.raises(MachineError, match="beyond its pool"):
@@ -191,7 +193,7 @@ class TestLending:
 
     def test_a_page_freed_by_others_at_the_same_moment(self, huge: FakeHuge) -> None:
         with huge.pool() as pool:
-            pool.fill(4, MASK)
+            hold(pool, 4)
             others = pages(44, 45)
 
             def free_one(_: FakeFile) -> None:
@@ -206,7 +208,7 @@ class TestLending:
 
     def test_a_page_taken_by_others_at_the_same_moment(self, huge: FakeHuge) -> None:
         with huge.pool() as pool:
-            pool.fill(4, MASK)
+            hold(pool, 4)
 
             def take_it(_: FakeFile) -> None:
                 if 3 * HUGE in huge.free:
@@ -222,7 +224,7 @@ class TestLending:
 
     def test_others_keep_freeing_pages(self, huge: FakeHuge) -> None:
         with huge.pool() as pool:
-            pool.fill(4, MASK)
+            hold(pool, 4)
             others = iter(pages(*range(44, 60)))
 
             def free_one(file: FakeFile) -> None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.unit.daemon.buffer_scene import Scene
 from tests.unit.daemon.whole import LIMIT, Bench, FakeMonitor
 from tests.unit.fakes import make_world
+from zoned.daemon import buffers as buffers_module
 from zoned.daemon import events as events_module
 from zoned.daemon import service as service_module
 
@@ -33,3 +35,11 @@ def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     if FakeMonitor.made is not None:
         FakeMonitor.made.close()
         FakeMonitor.made = None
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Return a daemon that lends buffers and soon looks whether they are back."""
+    monkeypatch.setattr(buffers_module, "FIRST_LOOK", 0.01)
+    monkeypatch.setattr(buffers_module, "LAST_LOOK", 0.05)
+    return Scene(make_world(tmp_path))

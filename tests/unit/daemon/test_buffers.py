@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Buffers over the socket: each ends with its program, and who misbehaves harms nobody.
+"""Buffers over the socket: each ends with its program.
 
 A device-dax region is a file here, so descriptors, mappings and processes are real.
 """
@@ -9,166 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import grp
-import json
 import mmap
 import os
-import socket
 import subprocess
 import sys
-from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.unit.daemon.talk import LIMIT, request
-from tests.unit.engine.dma.fakes import add_dax, dax_held
+from tests.unit.daemon.buffer_scene import ONE, Scene, alloc, beside, child, peer, run
+from tests.unit.engine.dma.fakes import dax_held
 from tests.unit.fake_huge import HUGE
-from tests.unit.fakes import World, make_world
 from zoned.api.client import Client
-from zoned.api.types_buffers import BufferInfo, LeasesInfo
+from zoned.api.types_buffers import LeasesInfo
 from zoned.daemon import buffers as buffers_module
-from zoned.daemon.backend import PeerBackend
-from zoned.daemon.buffers import BufferDesk
-from zoned.daemon.jobs import JobDesk
-from zoned.daemon.peer import Peer
-from zoned.daemon.server import Server
-from zoned.daemon.worker import Worker
-from zoned.engine.dma.allot_buffer import Asked
-from zoned.engine.engine import Engine
-from zoned.engine.jobs.book import JobBook
-from zoned.engine.jobs.runner import JobRunner
 from zoned.errors import Denied, LeaseGone, NoSuchProcess, PoolBusy, PoolExhausted
 from zoned.model.dma.match import Match
 from zoned.model.dma.wish import DmaPolicy, Wish
 from zoned.model.policy import Policy
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
-
-PAGES = 12
-"""Two MiB each, in the reservation."""
-CHILD = """
-import mmap, sys
-from zoned.api.types_buffers import BufferInfo
-from zoned.api.client import Client
-path, size = sys.argv[1], int(sys.argv[2])
-sys.stdin.readline()
-client = Client(path)
-found, files = client.call_for_files("DmaBuffers.Alloc", BufferInfo, reservation="scsi", size=size)
-offset = found.lease.segments[0].offset
-mapped = mmap.mmap(files[0], found.lease.segments[0].size, offset=offset)
-mapped[:4] = b"mine"
-print(found.lease.number, flush=True)
-sys.stdin.readline()
-"""
-
-
-class Scene:
-    """A daemon's desk for buffers beside a server; the machine stays when they end."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.machine = world.machine()
-        self.policy = Policy()
-        self.region = add_dax(self.machine, world.folder)
-        self.socket = world.folder / "socket"
-        self.desk: BufferDesk
-        self.show(os.getpid())
-
-    def show(self, pid: int) -> None:
-        """Have a real process seen by the machine of files."""
-        (self.world.folder / f"proc/{pid}").symlink_to(f"/proc/{pid}")
-
-    @contextlib.asynccontextmanager
-    async def up(self) -> AsyncIterator[Server]:
-        worker = Worker()
-        # Not started: what nobody wants, as these reservations, would be given back.
-        engine = Engine(self.world.machine(), lambda: self.policy)
-        engine.machine.policy = self.policy
-        runner = engine.jobs = JobRunner(
-            JobBook(self.world.folder / "state", "boot"), engine.bodies(), worker.change_and_wait
-        )
-        self.machine = engine.machine
-        self.desk = BufferDesk(engine.machine, worker)
-        desk = JobDesk(runner)
-        server = Server(
-            self.socket, lambda peer: PeerBackend(engine, worker, desk, self.desk, peer)
-        )
-        await self.desk.start()
-        server.start()
-        try:
-            yield server
-        finally:
-            await server.stop()
-            await self.desk.stop()
-            runner.stop()
-            worker.stop()
-
-    @property
-    def numbers(self) -> list[int]:
-        return sorted(self.machine.ledger.touched.leases)
-
-    @property
-    def lent(self) -> list[int]:
-        """Return those that are not on their way out, or back."""
-        leases = self.machine.ledger.touched.leases
-        return sorted(number for number, each in leases.items() if not each.ending)
-
-    async def until(self, true: Callable[[], bool]) -> None:
-        """Wait until something is so."""
-        async with asyncio.timeout(LIMIT):
-            while not true():
-                await asyncio.sleep(0.01)
-
-    async def all_back(self) -> None:
-        await self.until(lambda: not self.numbers)
-
-
-@pytest.fixture
-def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    monkeypatch.setattr(buffers_module, "FIRST_LOOK", 0.01)
-    monkeypatch.setattr(buffers_module, "LAST_LOOK", 0.05)
-    return Scene(make_world(tmp_path))
-
-
-def run(scene: Scene, body: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test's body beside a server, and see that no descriptor is left."""
-
-    async def all_of_it() -> None:
-        async with scene.up(), asyncio.timeout(3 * LIMIT):
-            await body()
-
-    # The loop of asyncio, and what is imported late, has some of its own.
-    asyncio.run(asyncio.sleep(0))
-    before = open_files()
-    asyncio.run(all_of_it())
-    assert open_files() == before
-
-
-def open_files() -> list[str]:
-    links = []
-    for path in Path("/proc/self/fd").iterdir():
-        try:
-            links.append(str(path.readlink()))
-        except FileNotFoundError:
-            continue
-    return sorted(link for link in links if not link.startswith("/proc/"))
-
-
-async def beside(work: Callable[[], Any]) -> Any:
-    """Do what blocks in a thread."""
-    return await asyncio.to_thread(work)
-
-
-def alloc(client: Client, pages: int = 1, **more: Any) -> tuple[BufferInfo, list[int]]:
-    more = more or {"reservation": "scsi"}
-    return client.call_for_files("DmaBuffers.Alloc", BufferInfo, size=pages * HUGE, **more)
-
-
-def close(files: list[int]) -> None:
-    for file in files:
-        os.close(file)
 
 
 def test_buffer_comes_with_its_descriptor(scene: Scene) -> None:
@@ -231,29 +90,6 @@ def test_freed_buffer_is_somebody_elses_only_when_it_is_unmapped(scene: Scene) -
     run(scene, body)
 
 
-@contextlib.asynccontextmanager
-async def child(scene: Scene, pages: int) -> AsyncIterator[subprocess.Popen[str]]:
-    """A program that has a buffer."""
-    command = [sys.executable, "-c", CHILD, str(scene.socket), str(pages * HUGE)]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as process:
-        assert process.stdin
-        assert process.stdout
-        scene.show(process.pid)
-        await beside(lambda: _write_line(process))
-        assert int(await beside(process.stdout.readline)) > 0
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _write_line(process: subprocess.Popen[str]) -> None:
-    assert process.stdin
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
 def test_lease_ends_with_its_program(scene: Scene) -> None:
     async def body() -> None:
         async with child(scene, 12) as process:
@@ -282,126 +118,6 @@ def test_leases_of_the_living_outlive_a_restart(scene: Scene) -> None:
                 await scene.all_back()
 
     asyncio.run(twice())
-
-
-def test_client_that_does_not_read_harms_nobody(scene: Scene) -> None:
-    async def body() -> None:
-        loop = asyncio.get_running_loop()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lazy:
-            lazy.settimeout(0)
-            await loop.sock_connect(lazy, str(scene.socket))
-            call = request("DmaBuffers.Alloc", reservation="scsi", size=HUGE)
-            await loop.sock_sendall(lazy, call * 8)
-            await scene.until(lambda: len(scene.lent) == 8)
-            await beside(lambda: _alloc_and_free(scene))
-            await scene.until(lambda: len(scene.numbers) == 8)
-        # The connection is gone, the program is not: its leases stand until it ends or frees them.
-        for number in scene.numbers:
-            await asyncio.to_thread(_free, scene, number)
-        await scene.all_back()
-
-    run(scene, body)
-
-
-def _alloc_and_free(scene: Scene) -> None:
-    with Client(scene.socket) as client:
-        found, files = alloc(client, 1)
-        close(files)
-        client.call("DmaBuffers.Free", NoneType, lease=found.lease.number)
-
-
-def _free(scene: Scene, number: int) -> None:
-    with Client(scene.socket) as client:
-        client.call("DmaBuffers.Free", NoneType, lease=number)
-
-
-def test_client_that_hangs_up_in_mid_call(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body() -> None:
-        gate = asyncio.Event()
-        look = scene.desk._worker.look
-
-        async def slow(work: Callable[[], Any]) -> Any:
-            await gate.wait()
-            return await look(work)
-
-        monkeypatch.setattr(scene.desk._worker, "look", slow)
-        _, writer = await asyncio.open_unix_connection(scene.socket)
-        writer.write(request("DmaBuffers.Alloc", reservation="scsi", size=HUGE))
-        await writer.drain()
-        await scene.until(lambda: True)
-        writer.transport.abort()
-        gate.set()
-        await scene.until(lambda: bool(scene.lent))
-        await beside(lambda: _free(scene, scene.numbers[0]))
-        await scene.all_back()
-
-    run(scene, body)
-
-
-def test_who_wants_no_reply_gets_no_descriptor(scene: Scene) -> None:
-    call = {
-        "method": "io.zoned.DmaBuffers.Alloc",
-        "parameters": {"reservation": "scsi", "size": HUGE},
-        "oneway": True,
-    }
-
-    async def body() -> None:
-        _, writer = await asyncio.open_unix_connection(scene.socket)
-        writer.write(json.dumps(call).encode() + b"\0")
-        await writer.drain()
-        await scene.until(lambda: bool(scene.lent))
-        await scene.until(lambda: str(scene.region) not in open_files())
-        await beside(lambda: _free(scene, scene.numbers[0]))
-        await scene.all_back()
-        writer.close()
-        await writer.wait_closed()
-
-    run(scene, body)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "code"),
-    [
-        ({"size": HUGE}, "bad-input"),
-        ({"size": HUGE, "reservation": "scsi", "device": "0000:04:00.0"}, "bad-input"),
-        ({"size": HUGE, "reservation": "no"}, "no-such-reservation"),
-        ({"size": HUGE, "device": "x" * 5000}, "no-such-reservation"),
-        ({"size": 0, "reservation": "scsi"}, "bad-size"),
-        ({"size": -HUGE, "reservation": "scsi"}, "bad-size"),
-        ({"size": 1 << 70, "reservation": "scsi"}, "bad-size"),
-        ({"size": 13 * HUGE, "reservation": "scsi"}, "pool-exhausted"),
-        ({"size": 9 * HUGE, "reservation": "scsi", "segments": 1}, "pool-exhausted"),
-        ({"size": HUGE, "reservation": "scsi", "segments": 0}, "usage"),
-        ({"size": HUGE, "reservation": "scsi", "align": 3}, "usage"),
-        ({"size": HUGE, "reservation": "scsi", "align": -4096}, "usage"),
-        ({"size": HUGE, "reservation": "scsi", "align": 1 << 64}, "usage"),
-        ({"size": HUGE, "reservation": "scsi", "align": 1 << 62}, "pool-exhausted"),
-        ({"size": HUGE, "reservation": "scsi", "dmabuf": True}, "unsupported"),
-    ],
-)
-def test_nonsense_is_refused_and_changes_nothing(
-    scene: Scene, parameters: dict[str, Any], code: str
-) -> None:
-    def ask() -> dict[str, Any]:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
-            raw.connect(str(scene.socket))
-            raw.sendall(request("DmaBuffers.Alloc", **parameters))
-            found: dict[str, Any] = json.loads(raw.recv(65536)[:-1])
-            return found
-
-    async def body() -> None:
-        told = await beside(ask)
-        assert told["parameters"]["code"] == code
-        await scene.all_back()
-
-    run(scene, body)
-
-
-def peer(uid: int, *gids: int, pid: int | None = None) -> Peer:
-    return Peer(pid=pid or os.getpid(), uid=uid, gids=frozenset(gids))
-
-
-ONE = Asked(size=HUGE)
 
 
 def test_only_whom_the_reservation_names(scene: Scene) -> None:

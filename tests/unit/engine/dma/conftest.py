@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.unit.engine.dma.desk import Desk, lent
+from tests.unit.engine.dma.fakes import add_huge
 from tests.unit.fake_devices import EDU, add_device
 from tests.unit.fake_low_memory import MIB, FakeLowMemory
 from tests.unit.fakes import World, control_of, make_world
+from zoned.engine.dma import leases as leases_module
 from zoned.engine.engine import Engine
 from zoned.errors import ZoneBusy, ZonedError
 from zoned.model.dma.limit import bits_mask
@@ -20,9 +24,10 @@ from zoned.model.job import Job, JobError, JobState
 from zoned.model.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from tests.unit.fake_huge import FakeHuge
     from zoned.engine.jobs.control import Body, JobControl
     from zoned.model.dma.held import Held
     from zoned.model.job import JobRequest
@@ -166,3 +171,20 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     found = Scene(make_world(tmp_path), memory)
     found.plug()
     return found
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    found = Desk(make_world(tmp_path).machine())
+    yield found
+    for file in found.files:
+        os.close(file)
+
+
+@pytest.fixture
+def huge(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHuge:
+    """A pool of huge pages; what is lent is given back by `FakeFile.let_go`."""
+    made = add_huge(desk.machine, tmp_path)
+    monkeypatch.setattr(leases_module, "_inode_of", lambda file: 70 + file)
+    monkeypatch.setattr(Desk, "alloc", lambda self, *a, **k: lent(self, self.begin(*a, **k)))
+    return made

@@ -3,119 +3,38 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.unit.engine.dma.desk import NAME, US, Desk, addresses
 from tests.unit.engine.dma.fakes import (
     BASE,
-    DAX,
-    DAX_BASE,
     PAGES,
-    add_dax,
-    add_huge,
-    dax_held,
     huge_held,
-    map_region,
 )
 from tests.unit.fake_huge import HUGE, FakeHuge
-from tests.unit.fake_sys import write
 from tests.unit.fakes import make_world
 from zoned.engine.dma import leases as leases_module
 from zoned.engine.dma import sources as sources_module
-from zoned.engine.dma.allot_buffer import Asked
-from zoned.engine.dma.leases import LeaseBook
 from zoned.engine.dma.pools import HugePools
 from zoned.errors import (
     BadInput,
     KernelOnly,
-    KernelRefused,
     LeaseGone,
     MachineError,
     NoSuchReservation,
     PoolBusy,
     PoolExhausted,
     TooManyLeases,
-    Unsupported,
 )
-from zoned.kernel.process import Process
-from zoned.model.dma.held import Held, Lease
+from zoned.model.dma.held import Held
 from zoned.model.dma.offer import Span
 from zoned.model.dma.rung import Rung
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from zoned.engine.machine import Machine
-
-NAME = "capture"
-US, OTHER = 1000, 1001
-
-
-def program(pid: int = 5) -> Process:
-    return Process(pid=pid, start_time=7, name="x", uid=US, ppid=1)
-
-
-class Desk:
-    """A book, used as the daemon does."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.book = LeaseBook(machine)
-        self.files: list[int] = []
-
-    def begin(
-        self, pages: float, name: str = NAME, *, uid: int = US, pid: int = 5, align: int = 1
-    ) -> Lease:
-        spans = self.book.spans(self.book.find(name, None))
-        asked = Asked(size=int(pages * HUGE), align=align)
-        return self.book.begin(name, program(pid), uid, asked, spans)
-
-    def alloc(self, pages: float, name: str = NAME, *, uid: int = US, pid: int = 5) -> Lease:
-        handed = self.book.hand_out(self.begin(pages, name, uid=uid, pid=pid))
-        self.files.append(handed.file)
-        self.book.confirm(handed)
-        return handed.lease
-
-    def settle(self) -> tuple[int, ...]:
-        numbers = self.book.take_back()
-        self.book.forget(numbers)
-        return numbers
-
-    @property
-    def numbers(self) -> list[int]:
-        return [each.number for each in self.book.all]
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    found = Desk(make_world(tmp_path).machine())
-    yield found
-    for file in found.files:
-        os.close(file)
-
-
-@pytest.fixture
-def huge(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHuge:
-    """A pool of huge pages; what is lent is given back by `FakeFile.let_go`."""
-    made = add_huge(desk.machine, tmp_path)
-    monkeypatch.setattr(leases_module, "_inode_of", lambda file: 70 + file)
-    monkeypatch.setattr(Desk, "alloc", lambda self, *a, **k: _lent(self, self.begin(*a, **k)))
-    return made
-
-
-def _lent(desk: Desk, lease: Lease) -> Lease:
-    # The fake's descriptors are no real ones.
-    handed = desk.book.hand_out(lease)
-    desk.book.confirm(handed)
-    return handed.lease
-
-
-def addresses(lease: Lease) -> list[int]:
-    return [at for span in lease.segments for at in range(span.start, span.end, HUGE)]
+    from pathlib import Path
 
 
 def test_buffer_has_the_pages_that_are_told(desk: Desk, huge: FakeHuge) -> None:
@@ -305,26 +224,6 @@ def test_reservation_that_does_not_stand(desk: Desk) -> None:
         desk.begin(1)
 
 
-def test_dma_buf_of_what_cannot_be_one(desk: Desk, tmp_path: Path) -> None:
-    add_dax(desk.machine, tmp_path)
-    lease = desk.begin(1, "scsi")
-    with pytest.raises(Unsupported, match="rung devdax cannot be a dma-buf"):
-        desk.book.hand_out(lease, dmabuf=True)
-
-
-@pytest.mark.usefixtures("huge")
-def test_no_dma_buf_where_the_kernel_would_move_the_memory(desk: Desk, tmp_path: Path) -> None:
-    desk.machine.ledger.reserved(replace(huge_held(), blocks=(2,)))
-    write(tmp_path, {"proc/kallsyms": "0 T __pfx_memfd_pin_folios\n0 T memfd_pin_folios\n"})
-    lease = desk.begin(1)
-    with pytest.raises(Unsupported, match="would move their memory"):
-        desk.book.hand_out(lease, dmabuf=True)
-    assert desk.settle() == (lease.number,)
-    write(tmp_path, {"proc/kallsyms": "0 T __pfx_memfd_pin_folios\n0 T other [module]\n"})
-    with pytest.raises(Unsupported, match="no dma-bufs here"):
-        desk.book.hand_out(desk.begin(1), dmabuf=True)
-
-
 @pytest.mark.parametrize("anybody", [False, True])
 def test_memory_that_cannot_come_back(
     desk: Desk,
@@ -350,117 +249,3 @@ def test_memory_that_cannot_come_back(
     assert desk.settle() == (() if anybody else (lease.number,))
     assert asked == [("/memfd:zoned", 70 + len(huge.files) - 1)]
     assert ("moved it" in caplog.text) is not anybody
-
-
-@pytest.mark.usefixtures("huge")
-@pytest.mark.parametrize("moved", [False, True])
-def test_dma_buf_is_of_the_same_pages(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, *, moved: bool
-) -> None:
-    lease = desk.begin(2)
-    exported: list[int] = []
-    file, dmabuf = os.pipe()
-    found = (BASE, BASE + (5 if moved else 1) * HUGE)
-
-    def fake_export(_: object, __: int, size: int) -> int:
-        exported.append(size)
-        return dmabuf
-
-    monkeypatch.setattr(sources_module.HugeSource, "lend", lambda *_: file)
-    monkeypatch.setattr(leases_module, "export", fake_export)
-    monkeypatch.setattr(leases_module, "addresses", lambda *_: found)
-    if moved:
-        with pytest.raises(MachineError, match="moved when the kernel pinned it"):
-            desk.book.hand_out(lease, dmabuf=True)
-    else:
-        handed = desk.book.hand_out(lease, dmabuf=True)
-        assert (handed.file, handed.dmabuf) == (file, dmabuf)
-        handed.close()
-    assert exported == [2 * HUGE]
-    for each in (file, dmabuf):
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(each)
-
-
-@pytest.mark.usefixtures("huge")
-def test_kernel_that_makes_no_dma_buf(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    lease = desk.begin(1)
-    file, other = os.pipe()
-    os.close(other)
-    monkeypatch.setattr(sources_module.HugeSource, "lend", lambda *_: file)
-    with pytest.raises(Unsupported, match="no dma-bufs here"):
-        desk.book.hand_out(lease, dmabuf=True)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(file)
-
-
-def test_region_is_lent_in_parts_and_wiped(desk: Desk, tmp_path: Path) -> None:
-    region = add_dax(desk.machine, tmp_path)
-    region.write_bytes(b"x" * 16 * HUGE)
-    lease = desk.begin(10, "scsi")
-    assert lease.segments == (
-        Span(DAX_BASE + 4 * HUGE, 2 * HUGE),
-        Span(DAX_BASE + (1 << 28), 8 * HUGE),
-    )
-    handed = desk.book.hand_out(lease)
-    desk.files.append(handed.file)
-    assert handed.offsets == (4 * HUGE, 8 * HUGE)
-    data = region.read_bytes()
-    assert data == b"x" * 4 * HUGE + bytes(2 * HUGE) + b"x" * 2 * HUGE + bytes(8 * HUGE)
-    assert Path(f"/proc/self/fd/{handed.file}").readlink() == region
-
-
-def test_part_of_a_region_is_free_when_nobody_maps_it(desk: Desk, tmp_path: Path) -> None:
-    region = add_dax(desk.machine, tmp_path)
-    lease = desk.alloc(2, "scsi")
-    (offset,) = sources_module.source_of(desk.machine, dax_held()).offsets(lease)
-    map_region(tmp_path, 5, region, offset + HUGE, HUGE)
-    desk.book.end(lease.number)
-    assert desk.settle() == ()
-    map_region(tmp_path, 5, region, offset + 2 * HUGE, HUGE)
-    assert desk.settle() == (lease.number,)
-
-
-def test_region_is_one_users_at_a_time(desk: Desk, tmp_path: Path) -> None:
-    region = add_dax(desk.machine, tmp_path)
-    one, two = desk.alloc(1, "scsi"), desk.alloc(1, "scsi", pid=6)
-    assert not set(one.segments) & set(two.segments)
-    with pytest.raises(PoolBusy, match=r"another user has buffers in dax0\.0"):
-        desk.begin(1, "scsi", uid=OTHER)
-    for lease in (one, two):
-        desk.book.end(lease.number)
-    with pytest.raises(PoolBusy, match="another user has buffers"):
-        desk.begin(1, "scsi", uid=OTHER)
-    desk.settle()
-    write(tmp_path, {"sys/module/device_dax/refcnt": "2"})
-    with pytest.raises(PoolBusy, match="may still have it open"):
-        desk.begin(1, "scsi", uid=OTHER)
-    # Whoever had it last may go on.
-    again = desk.alloc(1, "scsi")
-    desk.book.end(again.number)
-    desk.settle()
-    write(tmp_path, {"sys/module/device_dax/refcnt": "0"})
-    desk.alloc(1, "scsi", uid=OTHER)
-    assert desk.machine.ledger.touched.dax_users == {DAX: OTHER}
-    assert region.exists()
-
-
-def test_region_that_cannot_be_opened(desk: Desk, tmp_path: Path) -> None:
-    add_dax(desk.machine, tmp_path).unlink()
-    lease = desk.begin(1, "scsi")
-    with pytest.raises(KernelRefused, match="cannot open"):
-        desk.book.hand_out(lease)
-    assert desk.settle() == (lease.number,)
-
-
-def test_region_that_was_made_anew_elsewhere(
-    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    add_dax(desk.machine, tmp_path)
-    lease = desk.alloc(1, "scsi")
-    desk.book.end(lease.number)
-    for number in (0, 1):
-        place = f"sys/bus/dax/devices/{DAX}/mapping{number}"
-        write(tmp_path, {f"{place}/start": "0x1000", f"{place}/end": "0x1fff"})
-    assert desk.settle() == ()
-    assert "dax0.0 is not where it was when lease 1 began" in caplog.text

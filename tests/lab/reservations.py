@@ -21,12 +21,6 @@ def reserved(guest: Guest) -> dict[str, dict[str, Any]]:
     return {each["name"]: each for each in ledger(guest).get("reservations", ())}
 
 
-def leases(guest: Guest) -> list[dict[str, Any]]:
-    """Return the buffers that programs have, also those that are ending."""
-    found: list[dict[str, Any]] = ledger(guest).get("leases", [])
-    return found
-
-
 def stand_for(guest: Guest, *addresses: str) -> dict[str, dict[str, Any]]:
     """Wait until a reservation stands for each of the devices; return them by these."""
 

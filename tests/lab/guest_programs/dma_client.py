@@ -2,18 +2,15 @@
 """A program that drives an edu device with a buffer of zoned's; it needs no rights of its own but
 those to the buffer and to the device's registers. Runs with the interpreter that zoned is in.
 
-PYTHON -m tests.lab.guest_programs.dma_client exchange DEVICE SIZE     DMA both ways, as JSON
-PYTHON -m tests.lab.guest_programs.dma_client hold DEVICE SIZE     has it until it is killed
+PYTHON -m tests.lab.guest_programs.dma_client DEVICE SIZE     DMA both ways, told as JSON
 """
 
 import json
-import signal
 import sys
 from typing import Any
 
 from tests.lab.guest_programs.edu import Edu, Place, exchange
 from zoned import client
-from zoned.errors import ZonedError
 
 
 def exchange_with(device: str, size: int) -> dict[str, Any]:
@@ -33,16 +30,9 @@ def _moved(edu: Edu, buffer: client.Buffer) -> dict[str, Any]:
     )
 
 
-def main(what: str, device: str, size: str) -> None:
-    """Do one thing."""
-    try:
-        if what == "exchange":
-            print(json.dumps(exchange_with(device, int(size))))
-            return
-        with client.allocate(size, device=device):
-            signal.pause()
-    except ZonedError as error:
-        raise SystemExit(f"[{error.code}] {error.message}") from error
+def main(device: str, size: str) -> None:
+    """Do DMA with a buffer of so many bytes; print what came of it."""
+    print(json.dumps(exchange_with(device, int(size))))
 
 
 if __name__ == "__main__":

@@ -54,8 +54,7 @@ def run(whole: Bench, looks: Looks, body: Callable[[], None]) -> None:
     """Run the daemon, and the body once it has looked for the first time."""
 
     def beside() -> None:
-        # The engine looks at devices once when it starts.
-        looks.wait_for(lambda: "all" in looks.seen and looks.seen.count("devices") > 1)
+        looks.wait_for(lambda: {"all", "devices"} <= set(looks.seen))
         looks.seen.clear()
         body()
 

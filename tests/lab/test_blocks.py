@@ -113,6 +113,13 @@ def test_parked_blocks_leave_the_machine_and_return(settled_guest: Guest) -> Non
 
     follow(guest, "blocks", "unpark", "--node", 3, "--size", "128MiB")
     assert len(held(guest, "parked")) == 2
+    # Of those that are left one is named, to go back and to be taken again.
+    *_, number = held(guest, "parked")
+    follow(guest, "blocks", "online", number)
+    assert states(guest)[number] == before[number]
+    follow(guest, "blocks", "offline", number)
+    assert len(held(guest, "parked")) == 2
+    assert states(guest)[number][0] == "offline"
     follow(guest, "blocks", "unpark", "--node", 3)
     assert states(guest) == before
     assert mem_total(guest) == total
@@ -155,6 +162,8 @@ def test_what_a_node_cannot_give_is_refused(settled_guest: Guest) -> None:
     assert "bad-size" in refused(guest, "blocks", "park", "--node", "2", "--size", "0")
     assert "unknown-node" in refused(guest, "blocks", "park", "--node", "7", "--size", "1GiB")
     assert "unknown-node" in refused(guest, "blocks", "unpark", "--node", "2")
+    assert "wrong-block" in refused(guest, "blocks", "online", "8")
+    assert "wrong-block" in refused(guest, "blocks", "offline", "8-99")
     assert states(guest) == before
     assert ask(guest, "blocks", "list") == [
         each | {"owner": "base"} for each in ask(guest, "blocks", "list")

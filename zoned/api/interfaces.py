@@ -278,6 +278,16 @@ class Memory(VarlinkInterface, name="io.zoned.Memory"):
         """Bring parked memory blocks of a node back as they were, all of them without a size."""
         return await self._backend.start_job(JobKind.UNPARK, node=node, size=size)
 
+    @varlinkmethod(return_parameter="job")
+    async def Offline(self, *, blocks: str) -> JobInfo:
+        """Do as Park does with the blocks of these numbers, a list like 12,14-15, and no others."""
+        return await self._backend.start_job(JobKind.OFFLINE, blocks=blocks)
+
+    @varlinkmethod(return_parameter="job")
+    async def Online(self, *, blocks: str) -> JobInfo:
+        """Bring the parked blocks of these numbers back as they were."""
+        return await self._backend.start_job(JobKind.ONLINE, blocks=blocks)
+
     @varlinkmethod(return_parameter="base")
     async def BaseList(self) -> BaseListInfo:
         """List the base zones, where their memory is from, and the device-dax regions."""

@@ -10,8 +10,8 @@ import click
 
 from zoned.cli.block_tables import blocks_data, blocks_table, outlooks_data, outlooks_table
 from zoned.cli.output import Format, emit, output_option
+from zoned.cli.parking import offline, online, park, unpark
 from zoned.cli.parking import owners as held_by
-from zoned.cli.parking import park, unpark
 from zoned.cli.talk import Session, pass_session, sign_of_life
 from zoned.cli.topology import sysroot_option
 from zoned.kernel.memory_block import block_size, read_blocks
@@ -35,6 +35,8 @@ def blocks() -> None:
 
 blocks.add_command(park)
 blocks.add_command(unpark)
+blocks.add_command(offline)
+blocks.add_command(online)
 
 
 @blocks.command("list")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`zonectl blocks park` and `unpark`: memory blocks held offline, and who holds which."""
+"""`zonectl blocks park|unpark|offline|online`: blocks held offline, and who holds which."""
 
 from __future__ import annotations
 
@@ -62,6 +62,47 @@ def unpark(session: Session, node: int, size: str | None, output: Format, *, no_
         doing=f"bringing memory of node {node} back",
         node=node,
         size=None if size is None else parse_size(size),
+    )
+
+
+@click.command()
+@click.argument("blocks", metavar="LIST")
+@no_wait_option
+@output_option
+@pass_session
+def offline(session: Session, blocks: str, output: Format, *, no_wait: bool) -> None:
+    """Take certain memory blocks offline and hold them, as `park` does with the best ones.
+
+    LIST are numbers as `blocks list` shows them. What lies in the blocks moves elsewhere first; all
+    of them go, or none.
+
+    \b
+    zonectl blocks offline 12,14-15
+    """
+    run_job(
+        session,
+        "Memory.Offline",
+        output=output,
+        no_wait=no_wait,
+        doing=f"taking memory blocks {blocks} offline",
+        blocks=blocks,
+    )
+
+
+@click.command()
+@click.argument("blocks", metavar="LIST")
+@no_wait_option
+@output_option
+@pass_session
+def online(session: Session, blocks: str, output: Format, *, no_wait: bool) -> None:
+    """Bring certain parked memory blocks back online, as they were before."""
+    run_job(
+        session,
+        "Memory.Online",
+        output=output,
+        no_wait=no_wait,
+        doing=f"bringing memory blocks {blocks} back",
+        blocks=blocks,
     )
 
 

@@ -51,6 +51,8 @@ _RIGHTS = {
     JobKind.RESIZE: "resize zones",
     JobKind.PARK: "park memory blocks",
     JobKind.UNPARK: "unpark memory blocks",
+    JobKind.OFFLINE: "take memory blocks offline",
+    JobKind.ONLINE: "bring memory blocks online",
     JobKind.BASE_ADD: "add base zones",
     JobKind.BASE_REMOVE: "remove base zones",
     JobKind.DMA_RESERVE: "reserve memory for devices",

@@ -10,6 +10,7 @@ ZonedError
 │   ├── NoRoom          pages are to move to nodes that have too little free
 │   ├── TooFewBlocks    a node cannot give so many memory blocks
 │   ├── NodeTaken       a node has, or would have, more than one master
+│   ├── WrongBlock      a memory block is not there, or in no state for what is asked
 │   ├── FenceImpossible     others cannot be kept off a node
 │   ├── HasMembers  UnitInZone  BelowUse  InPolicy  NotConfinable
 │   ├── NodeInUse       a base zone is to go, and zones are on it
@@ -97,6 +98,7 @@ from zoned.errors.asked import (
     UnknownDevice,
     UnknownNode,
     UsageError,
+    WrongBlock,
 )
 from zoned.errors.course import (
     Bug,
@@ -196,6 +198,7 @@ __all__ = (
     "UnknownNode",
     "Unsupported",
     "UsageError",
+    "WrongBlock",
     "ZoneBusy",
     "ZonedError",
     "by_code",

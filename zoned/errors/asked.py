@@ -104,6 +104,16 @@ class TooFewBlocks(BadInput):
     code = "too-few-blocks"
 
 
+class WrongBlock(BadInput):
+    """A memory block was named that this machine does not have, or that is in no state for it.
+
+    Only online blocks that nobody holds can be taken offline, and only parked ones brought back.
+    What zones and devices hold goes back with them. `zonectl blocks list` shows each.
+    """
+
+    code = "wrong-block"
+
+
 class NodeTaken(BadInput):
     """A zone of backing `node` wants a node that others need, or another zone wants its node.
 

@@ -52,6 +52,8 @@ NAMES = {
         "Blocks",
         "Park",
         "Unpark",
+        "Offline",
+        "Online",
         "BaseList",
         "BaseAdd",
         "BaseRemove",

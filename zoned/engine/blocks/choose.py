@@ -21,7 +21,7 @@ from zoned.model.topology import BlockState
 from zoned.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from zoned.model.block import HeldBlock, Outlook
     from zoned.model.topology import Block
@@ -77,16 +77,20 @@ def choose(
     held: Mapping[int, HeldBlock],
     ratio: float,
     reach: Reach | None = None,
+    only: Collection[int] | None = None,
 ) -> Choice:
     """Return what to try for `count` blocks of a node, of which all outlooks are given.
 
-    `ratio` is the most movable memory for each byte that the kernel can use.
+    `ratio` is the most movable memory for each byte that the kernel can use. With `only`, no others
+    will do.
 
     Raises TooFewBlocks, with the numbers, where it is clear beforehand that there are not enough.
     """
     outlooks = [each for each in outlooks if each.block.node == node]
     free = [each for each in outlooks if _is_free(each.block, held)]
     left_out = _left_out(node, free, outlooks, reach)
+    if only is not None:
+        left_out["not asked for"] = {each.block.id for each in free} - set(only)
     kept = {block for blocks in left_out.values() for block in blocks}
     usable = rank(each for each in free if each.block.id not in kept)
     if reach is not None:

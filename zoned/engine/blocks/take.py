@@ -57,6 +57,8 @@ class Wish:
     """whether as many as can go will do"""
     reach: Reach | None = None
     """which will do, where they are for a device; parked ones do not then"""
+    only: frozenset[int] | None = None
+    """which blocks were named; no others will do"""
 
 
 def take(machine: Machine, hands: Hands, wish: Wish) -> tuple[int, ...]:
@@ -151,7 +153,8 @@ class _Taking:
         outlooks = list(look_ahead(self._machine.root, blocks))
         held = self._machine.ledger.touched.blocks
         ratio = self._machine.policy.movable_ratio
-        choice = choose(node, missing, outlooks, held, ratio, self._wish.reach)
+        wish = self._wish
+        choice = choose(node, missing, outlooks, held, ratio, wish.reach, wish.only)
         first = {block.id for block in choice.candidates[:missing]}
         best = [each for each in outlooks if each.block.id in first]
         refuse_without_refuge(self._machine, node, best)

@@ -21,7 +21,7 @@ from zoned.model.job import JobKind, JobRequest
 from zoned.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from zoned.engine.jobs.control import Body, JobControl
     from zoned.engine.machine import Machine
@@ -43,7 +43,7 @@ class Park:
         placement.chosen_nodes(str(node), topology)
         size = _positive(parameters["size"])
         count = -(-size // block)
-        _refuse_promised(machine, node, count * block)
+        refuse_promised(machine, node, count * block)
         return JobRequest(
             kind=JobKind.PARK,
             what=f"park {format_size(count * block)} of node {node}",
@@ -69,21 +69,9 @@ class Park:
                     f" {format_size(size)} it is"
                 )
             count = size // require_block_size(machine.root)
-            try:
-                take(
-                    machine,
-                    control,
-                    Wish(
-                        owner=owner,
-                        blocks={node: count},
-                        online=False,
-                        keep=bool(parameters.get("keep")),
-                    ),
-                )
-            except (Partial, Cancelled):
-                control.change(lambda: _settle(machine, owner))
-                raise
-            control.change(lambda: _settle(machine, owner))
+            keep = bool(parameters.get("keep"))
+            wish = Wish(owner=owner, blocks={node: count}, online=False, keep=keep)
+            take_and_park(machine, control, wish)
 
         return run
 
@@ -126,15 +114,35 @@ class Unpark:
         machine = self.context.machine
 
         def run(control: JobControl) -> None:
-            control.phase("bringing parked blocks online")
-            failed = give_back_all(machine, control, lambda: _parked(machine, node)[left:])
-            if failed:
-                raise Partial(
-                    f"{len(failed)} blocks are not as they were",
-                    hint="the job's notes tell why; it is tried again",
-                )
+            bring_back(machine, control, lambda: _parked(machine, node)[left:])
 
         return run
+
+
+def take_and_park(machine: Machine, control: JobControl, wish: Wish) -> None:
+    """Take blocks for an owner that is only there until they are taken, and park them.
+
+    Raises what `take` does; what it has left to the owner is parked.
+    """
+    try:
+        take(machine, control, wish)
+    except (Partial, Cancelled):
+        control.change(lambda: _settle(machine, wish.owner))
+        raise
+    control.change(lambda: _settle(machine, wish.owner))
+
+
+def bring_back(
+    machine: Machine, control: JobControl, choose: Callable[[], list[HeldBlock]]
+) -> None:
+    """Bring parked blocks back as they were. Raises Partial where some are not."""
+    control.phase("bringing parked blocks online")
+    failed = give_back_all(machine, control, choose)
+    if failed:
+        raise Partial(
+            f"{len(failed)} blocks are not as they were",
+            hint="the job's notes tell why; it is tried again",
+        )
 
 
 def _parked(machine: Machine, node: int) -> list[HeldBlock]:
@@ -154,8 +162,8 @@ def _positive(size: int) -> int:
     return size
 
 
-def _refuse_promised(machine: Machine, node: int, size: int) -> None:
-    """Raise where zones were promised what is to be parked."""
+def refuse_promised(machine: Machine, node: int, size: int) -> None:
+    """Raise NodeTaken or NoCapacity where zones were promised what is to be parked."""
     capacity = zones.capacity_of(machine)[node]
     if capacity.master is not None:
         raise NodeTaken(

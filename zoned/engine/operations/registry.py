@@ -16,6 +16,7 @@ from zoned.engine.operations.dma_reserve import DmaReserve
 from zoned.engine.operations.mend import Fill, GiveBack
 from zoned.engine.operations.migrate import Migrate
 from zoned.engine.operations.move_zone import MoveZone
+from zoned.engine.operations.named_blocks import Offline, Online
 from zoned.engine.operations.park import Park, Unpark
 from zoned.engine.operations.resize import Resize
 from zoned.model.job import JobKind
@@ -46,6 +47,8 @@ def operations(context: Context) -> Mapping[JobKind, Operation]:
         JobKind.FILL: Fill(context=context),
         JobKind.PARK: Park(context=context),
         JobKind.UNPARK: Unpark(context=context),
+        JobKind.OFFLINE: Offline(context=context),
+        JobKind.ONLINE: Online(context=context),
         JobKind.GIVE_BACK: GiveBack(context=context),
         JobKind.BASE_ADD: BaseAdd(context=context),
         JobKind.BASE_REMOVE: BaseRemove(context=context),

@@ -45,6 +45,8 @@ def policy(zoned_guest: Guest) -> Iterator[Callable[[str], Guest]]:
         return zoned_guest
 
     yield bring
+    if left := zoned_guest.facts.get("plugged"):
+        unplug(zoned_guest, left)
     zoned_guest.check(["rm", "-f", POLICY])
     zoned_guest.check(["zonectl", "reload"])
     wait_until(lambda: not reserved(zoned_guest), "all reservations to go")
@@ -71,6 +73,7 @@ def plug(guest: Guest, driver: str, **words: Any) -> str:
 
     guest.qmp("device_add", driver=driver, id="plugged", bus="rp1", **words)
     (address,) = wait_until(new, f"the new {driver}")
+    guest.facts["plugged"] = address
     return address
 
 
@@ -82,6 +85,7 @@ def unplug(guest: Guest, address: str) -> None:
             pass
     path = f"/sys/bus/pci/devices/{address}"
     wait_until(lambda: not guest.exists(path), f"{address} to go")
+    guest.facts["plugged"] = None
 
 
 def log(guest: Guest, unit: str = "zoned") -> list[str]:
@@ -103,13 +107,11 @@ def test_device_that_is_plugged_in_has_memory_and_gives_it_back(
     before = guest.read(RATIO)
     assert reserved(guest) == {}
     address = plug(guest, "edu")
-    try:
-        wait_until(lambda: stands_for(guest, address), f"memory for {address}")
-        told = devices(guest)[address]
-        assert (told["state"], told["reserved"], told["rung"]) == ("reserved", 32 * MIB, "lowmem")
-        assert guest.read(RATIO) != before
-    finally:
-        unplug(guest, address)
+    wait_until(lambda: stands_for(guest, address), f"memory for {address}")
+    told = devices(guest)[address]
+    assert (told["state"], told["reserved"], told["rung"]) == ("reserved", 32 * MIB, "lowmem")
+    assert guest.read(RATIO) != before
+    unplug(guest, address)
     wait_until(lambda: not reserved(guest), "the memory to be given back")
     assert guest.read(RATIO) == before
     assert json.loads(guest.read(LEDGER))["ratio"] is None
@@ -123,40 +125,47 @@ def test_device_that_is_plugged_in_has_memory_and_gives_it_back(
     print(f"\n{lines[stood]}\n{lines[gone]}")
 
 
+def bound(guest: Guest) -> tuple[str, str]:
+    """Plug a network card in and wait for its driver; return its address, and what udev's rule was
+    told.
+    """
+    seen = len(log(guest))
+    address = plug(guest, "e1000e")
+    path = f"/sys/bus/pci/devices/{address}"
+    bind = f"^event: bind {address}$"
+    wait_until(lambda: guest.exists(f"{path}/driver"), "the driver of the network card")
+    wait_until(lambda: any(re.search(bind, each) for each in log(guest)[seen:]), "its event")
+    guest.check(["udevadm", "settle"])
+    told = guest.check(["udevadm", "info", "-q", "property", path])
+    (said,) = re.findall(r"^ZONED_DMA=(.*)$", told, re.M)
+    return address, said
+
+
 def test_driver_is_not_loaded_before_the_memory_stands(policy: Callable[[str], Guest]) -> None:
     guest = policy(reservation("nic", NIC))
     wait_until(lambda: guest.exists(f"/run/zoned/dma-wanted/0x{NIC[:4]}:0x{NIC[5:]}"), "the mark")
     assert not guest.exists("/sys/module/e1000e")
-    address = plug(guest, "e1000e")
-    try:
-        driver = f"/sys/bus/pci/devices/{address}/driver"
-        wait_until(lambda: guest.exists(driver), "the driver of the network card")
-        bind = f"^event: bind {address}$"
-        wait_until(lambda: any(re.search(bind, each) for each in log(guest)), "the event")
+    # On a machine that is too slow it takes longer than a device waits, and nothing is learnt.
+    for _ in range(3):
+        address, said = bound(guest)
         lines = log(guest)
-        stood = place(lines, rf"^event: add {address}: reservation nic@{address} stands")
-        assert stood < place(lines, bind)
-        settle = ["udevadm", "wait", "--timeout=60", f"/sys/bus/pci/devices/{address}"]
-        guest.check(settle)
-        told = guest.check(["udevadm", "info", "-q", "property", driver.removesuffix("/driver")])
-        # By then the event may have had it reserved.
-        said = r"(?:job \d+ .* is done|there is nothing to do)"
-        assert re.search(rf"^ZONED_DMA={address}: {said}", told, re.M), told
-    finally:
         unplug(guest, address)
-        guest.run(["modprobe", "-r", "e1000e"])
+        guest.check(["modprobe", "-r", "e1000e"])
+        wait_until(lambda: not reserved(guest), "the memory to be given back")
+        if "not ready in time" not in said:
+            break
+    # By then the event may have had it reserved.
+    assert re.match(rf"{address}: (?:job \d+ .* is done|there is nothing to do)", said), said
+    stood = place(lines, rf"^event: add {address}: reservation nic@{address} stands")
+    assert stood < place(lines, rf"^event: bind {address}$")
 
 
 def test_nothing_is_run_for_other_devices(policy: Callable[[str], Guest]) -> None:
     guest = policy(reservation("nic", NIC))
     wait_until(lambda: guest.exists(f"/run/zoned/dma-wanted/0x{NIC[:4]}:0x{NIC[5:]}"), "the mark")
-    address = plug(guest, "edu")
-    try:
-        path = f"/sys/bus/pci/devices/{address}"
-        guest.check(["udevadm", "wait", "--timeout=60", path])
-        assert "ZONED_DMA" not in guest.check(["udevadm", "info", "-q", "property", path])
-    finally:
-        unplug(guest, address)
+    path = f"/sys/bus/pci/devices/{plug(guest, 'edu')}"
+    guest.check(["udevadm", "wait", "--timeout=60", path])
+    assert "ZONED_DMA" not in guest.check(["udevadm", "info", "-q", "property", path])
 
 
 def test_prepare_never_fails_and_never_waits_for_long(zoned_guest: Guest) -> None:

@@ -77,6 +77,8 @@ class Runner:
             self._listener.cancel()
         if self._writer is not None:
             self._writer.close()
+        else:
+            self._channel.close()
 
     async def _ask(self, **said: Any) -> dict[str, Any]:
         self._asked += 1

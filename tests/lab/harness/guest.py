@@ -244,12 +244,16 @@ class Guest:
 
     def reclaim(self) -> None:
         """Make the guest clean for the next test: end left-overs, call each `on_reclaim`."""
+        self.end_left_overs()
+        for action in self.on_reclaim:
+            action(self)
+
+    def end_left_overs(self) -> None:
+        """Kill what was started and still runs."""
         left, self._running = self._running, []
         for process in left:
             if process.done is None:
                 process.kill()
-        for action in self.on_reclaim:
-            action(self)
 
     def close(self) -> None:
         """End the guest; what it had on its disk is gone."""

@@ -262,7 +262,9 @@ def test_memory_is_kept_from_others_while_it_is_mapped(lender: Lender) -> None:
     holder = lender.hold(SIZE, user="member")
     guest = lender.guest
     keep = f"exec 9< /proc/{holder.pid}/fd/$1; echo kept; sleep 1000"
-    files = guest.check(["find", f"/proc/{holder.pid}/fd", "-lname", "/memfd:*", "-printf", "%f "])
+    files = guest.check(
+        ["find", f"/proc/{holder.pid}/fd", "-lname", "/memfd:zoned*", "-printf", "%f "]
+    )
     log = "/run/keep.log"
     keeper = guest.start(["sh", "-c", f"{{ {keep}; }} > {log}", "sh", files.split()[0]])
     wait_until(lambda: guest.exists(log) and guest.read(log) == "kept\n", "a second holder")

@@ -29,9 +29,9 @@ def reservation(name: str, identity: str, more: str = "") -> str:
     """Return a policy for devices behind a root port; they reach all of the kernel's low zone."""
     match = f"{{id: '{identity}', path: '{PORT}'}}"
     return (
-        f"dma:\n  quirks:\n    - {{match: {match}, limit: 29, source: this test}}\n"
+        f"dma:\n  quirks:\n    - {{match: {match}, limit: 30, source: this test}}\n"
         f"  reservations:\n    {name}:\n      match: {match}\n      size: 32MiB\n"
-        f"      limit: 29\n      rungs: [lowmem]\n{more}"
+        f"      limit: 30\n      rungs: [lowmem]\n{more}"
     )
 
 
@@ -191,13 +191,13 @@ dma:
     early:
       match: {id: "1234:9999"}
       size: 64MiB
-      limit: 29
+      limit: 30
       hold: true
       rungs: [lowmem]
     region:
       match: {id: "1234:9998"}
       size: 16MiB
-      limit: 29
+      limit: 30
       hold: true
 """
 

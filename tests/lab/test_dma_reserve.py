@@ -17,7 +17,7 @@ RATIO = "/proc/sys/vm/lowmem_reserve_ratio"
 LEDGER = "/run/zoned/ledger.json"
 TEACH = """dma:
   reservations:
-    teach: {match: {id: 1234:11e8}, size: 16MiB, limit: 29, rungs: [lowmem]}
+    teach: {match: {id: 1234:11e8}, size: 16MiB, limit: 30, rungs: [lowmem]}
 """
 
 
@@ -52,7 +52,7 @@ def reserved(guest: Guest, address: str) -> dict[str, Any]:
 @pytest.mark.on("trixie")
 def test_low_memory_is_protected_and_comes_back(settled: Guest) -> None:
     address, before = edu_address(settled), settled.read(RATIO)
-    ask_for = ["--size", "16MiB", "--limit", "29", "--rung", "lowmem"]
+    ask_for = ["--size", "16MiB", "--limit", "30", "--rung", "lowmem"]
     settled.check(["zonectl", "dma", "reserve", "--device", address, *ask_for])
     assert protected(settled) >= 16 * MIB
     assert settled.read(RATIO) != before

@@ -144,13 +144,14 @@ FAKE_NODES = Topology(
 LOW_MEMORY = Topology(
     name="low_memory",
     cpus=2,
-    memory=1536,
-    machine=("max-ram-below-4g=512M",),
+    memory=1792,
+    machine=("max-ram-below-4g=768M",),
     devices=_PLUGGABLE,
-    append=("memmap=64M!160M",),
+    # Else the kernel's own image may be in one of the few low blocks that can go.
+    append=("memmap=64M!160M", "nokaslr"),
 )
-"""A third of the memory below 512 MiB and the rest above 4 GiB, so that the kernel has a low zone
-to protect; a legacy persistent memory region lies within 28 bits."""
+"""768 MiB lie low and the rest above 4 GiB, so that the kernel has a low zone to protect, with some
+blocks that can go; a legacy persistent memory region lies within 28 bits."""
 
 MACHINES = (FOUR_NODES, ONE_NODE, PMEM, FAKE_NODES, LOW_MEMORY)
 TOPOLOGIES = {topology.name: topology for topology in MACHINES}

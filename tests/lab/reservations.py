@@ -8,6 +8,7 @@ from tests.lab.harness.guest import Guest
 from tests.lab.harness.wait import wait_until
 
 LEDGER = "/run/zoned/ledger.json"
+_DRIVER_OF_REGION = "/sys/bus/dax/devices/dax0.0/driver"
 
 
 def ledger(guest: Guest) -> dict[str, Any]:
@@ -42,3 +43,11 @@ def none_left(guest: Guest) -> None:
     left = ledger(guest)
     assert not left.get("leases")
     assert not [owner for _, owner, *_ in left.get("blocks", ()) if owner.startswith("dma:")]
+
+
+def have_region(guest: Guest) -> None:
+    """Have dax0.0, of memory that was set aside at boot with `memmap=`."""
+    if not guest.exists(_DRIVER_OF_REGION):
+        mode = ["-f", "-e", "namespace0.0", "-m", "devdax", "-M", "mem"]
+        guest.check(["ndctl", "create-namespace", *mode])
+        wait_until(lambda: guest.exists(_DRIVER_OF_REGION), "the driver of dax0.0")

@@ -14,6 +14,7 @@ from tests.lab.harness.install import install_zoned
 from tests.lab.harness.topology import FOUR_NODES, Topology
 from tests.lab.harness.wait import wait_until
 from tests.lab.programs import anonymous_by_node, pids, start_hog
+from tests.lab.reservations import have_region
 from tests.lab.test_zones import ask, refused
 
 MIB = 1 << 20
@@ -297,19 +298,7 @@ def test_dimm_to_zone(ours: Guest) -> None:
 @pytest.fixture
 def region(zoned_guest: Guest) -> Guest:
     """A guest with the device-dax region dax0.0 on node 2."""
-    if not zoned_guest.exists("/sys/bus/dax/devices/dax0.0"):
-        make = [
-            "ndctl",
-            "create-namespace",
-            "-f",
-            "-e",
-            "namespace0.0",
-            "-m",
-            "devdax",
-            "-M",
-            "mem",
-        ]
-        zoned_guest.check(make)
+    have_region(zoned_guest)
     wait_until(lambda: mode_by_daxctl(zoned_guest) == "devdax", "dax0.0")
     return zoned_guest
 

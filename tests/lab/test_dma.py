@@ -10,6 +10,7 @@ import pytest
 
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.wait import wait_until
+from tests.lab.reservations import have_region
 from tests.lab.test_zones import ask, refused
 
 EDU = ["-d", "1234:11e8"]
@@ -215,11 +216,7 @@ def test_nonsense_is_refused(zoned_guest: Guest) -> None:
 @pytest.mark.on("trixie")
 def test_region_below_the_limit_is_the_rung(zoned_guest: Guest) -> None:
     """Memory was set aside at boot with memmap=640M!1024M."""
-    if not zoned_guest.exists("/sys/bus/dax/devices/dax0.0"):
-        mode = ["-f", "-e", "namespace0.0", "-m", "devdax", "-M", "mem"]
-        zoned_guest.check(["ndctl", "create-namespace", *mode])
-    link = "/sys/bus/dax/devices/dax0.0/driver"
-    wait_until(lambda: zoned_guest.exists(link), "the driver of dax0.0")
+    have_region(zoned_guest)
     wanted = ["dma", "explain", BRIDGE, "--size", "512MiB"]
     told = ask(zoned_guest, *wanted, "--limit", "31")
     assert (told["rung"], told["state"]) == ("devdax", "possible")

@@ -16,7 +16,7 @@ from tests.lab.following import TRY_LATER
 from tests.lab.harness.guest import Guest, Process
 from tests.lab.harness.wait import wait_until
 from tests.lab.loads import command
-from tests.lab.reservations import ledger, none_left, stand_for
+from tests.lab.reservations import have_region, ledger, none_left, stand_for
 from tests.lab.test_dma import BRIDGE
 from tests.lab.test_zones import ask, refused
 
@@ -317,11 +317,7 @@ def test_no_dma_buf_where_the_kernel_would_move_the_memory(lender: Lender) -> No
 @pytest.fixture
 def region(zoned_guest: Guest) -> Iterator[Lender]:
     """A device-dax region to be lent; the memory was set aside at boot with memmap=640M!1024M."""
-    if not zoned_guest.exists("/sys/bus/dax/devices/dax0.0"):
-        mode = ["-f", "-e", "namespace0.0", "-m", "devdax", "-M", "mem"]
-        zoned_guest.check(["ndctl", "create-namespace", *mode])
-    link = "/sys/bus/dax/devices/dax0.0/driver"
-    wait_until(lambda: zoned_guest.exists(link), "the driver of dax0.0")
+    have_region(zoned_guest)
     yield from lend(zoned_guest, "devdax")
 
 

@@ -14,7 +14,7 @@ from tests.lab.harness.guest import Completed, Guest, Process
 from tests.lab.harness.wait import wait_until
 from tests.lab.loads import command
 from tests.lab.programs import hog_command, pids
-from tests.lab.reservations import ledger, none_left, reserved, stand_for
+from tests.lab.reservations import have_region, ledger, none_left, reserved, stand_for
 from tests.lab.test_block_outlook import PYTHON
 from tests.lab.test_blocks import states
 from tests.lab.test_dma import BRIDGE, POLICY, devices
@@ -26,7 +26,6 @@ BY_HAND = f"byhand@{BRIDGE}"
 RATIO = "/proc/sys/vm/lowmem_reserve_ratio"
 MIB = 1 << 20
 _BUFFER = 8 * MIB
-_REGION = "/sys/bus/dax/devices/dax0.0/driver"
 _RESERVATIONS = f"""dma:
   quirks:
     - {{match: {{path: "*/{STRANGE}"}}, limit: 31, source: this test}}
@@ -65,10 +64,7 @@ def policy(zoned_guest: Guest) -> Iterator[Bring]:
 @pytest.fixture
 def region(zoned_guest: Guest) -> Guest:
     """A guest with a device-dax region within 28 bits, and a user `driver` who drives devices."""
-    if not zoned_guest.exists(_REGION):
-        mode = ["-f", "-e", "namespace0.0", "-m", "devdax", "-M", "mem"]
-        zoned_guest.check(["ndctl", "create-namespace", *mode])
-    wait_until(lambda: zoned_guest.exists(_REGION), "the driver of dax0.0")
+    have_region(zoned_guest)
     zoned_guest.shell(
         "getent group dma-drivers || groupadd dma-drivers;"
         " id -u driver || useradd --groups dma-drivers driver"

@@ -9,6 +9,7 @@ import pytest
 
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.wait import wait_until
+from tests.lab.reservations import have_region
 from tests.lab.test_dma import BRIDGE, MIB, POLICY, devices, edu_address
 from tests.lab.test_zones import ask, refused
 
@@ -96,11 +97,7 @@ def test_a_killed_daemon_finds_what_it_reserved(settled: Guest) -> None:
 @pytest.mark.topology("pmem")
 @pytest.mark.on("trixie")
 def test_a_part_of_a_region_is_reserved(settled: Guest) -> None:
-    if not settled.exists("/sys/bus/dax/devices/dax0.0"):
-        mode = ["-f", "-e", "namespace0.0", "-m", "devdax", "-M", "mem"]
-        settled.check(["ndctl", "create-namespace", *mode])
-    link = "/sys/bus/dax/devices/dax0.0/driver"
-    wait_until(lambda: settled.exists(link), "the driver of dax0.0")
+    have_region(settled)
     asked = ["--device", BRIDGE, "--size", "64MiB", "--limit", "31"]
     settled.check(["zonectl", "dma", "reserve", *asked])
     told = reserved(settled, BRIDGE)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reservations that follow devices: by events, by udev's rule, and at boot."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from tests.lab.harness.guest import Guest
 from tests.lab.harness.install import install_zoned
 from tests.lab.harness.topology import TOPOLOGIES, Topology
 from tests.lab.harness.wait import wait_until
+from tests.lab.reservations import ledger, reserved
 from tests.lab.test_dma import POLICY, devices
 
 pytestmark = [pytest.mark.topology("low_memory"), pytest.mark.on("trixie")]
@@ -21,7 +21,6 @@ NIC = "8086:10d3"
 PORT = "/devices/*/*/*"
 """Fits what sits behind a root port, and not what was there at boot."""
 RATIO = "/proc/sys/vm/lowmem_reserve_ratio"
-LEDGER = "/run/zoned/ledger.json"
 MIB = 1 << 20
 
 
@@ -50,12 +49,6 @@ def policy(zoned_guest: Guest) -> Iterator[Callable[[str], Guest]]:
     zoned_guest.check(["rm", "-f", POLICY])
     zoned_guest.check(["zonectl", "reload"])
     wait_until(lambda: not reserved(zoned_guest), "all reservations to go")
-
-
-def reserved(guest: Guest) -> dict[str, dict[str, Any]]:
-    """Return what the ledger tells of reservations, by name."""
-    found = json.loads(guest.read(LEDGER)) if guest.exists(LEDGER) else {}
-    return {each["name"]: each for each in found.get("reservations", ())}
 
 
 def stands_for(guest: Guest, address: str) -> bool:
@@ -114,7 +107,7 @@ def test_device_that_is_plugged_in_has_memory_and_gives_it_back(
     unplug(guest, address)
     wait_until(lambda: not reserved(guest), "the memory to be given back")
     assert guest.read(RATIO) == before
-    assert json.loads(guest.read(LEDGER))["ratio"] is None
+    assert ledger(guest)["ratio"] is None
     later = r"(?:\d+\.\d{3}) s later"
     lines = log(guest)
     came = place(lines, rf"^event: add {address}$")

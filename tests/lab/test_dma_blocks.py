@@ -191,9 +191,7 @@ def test_blocks_wait_for_the_device(machine: Guest) -> None:
     ("rung", "phase"),
     [
         ("blocks", "taking block"),
-        ("blocks", "bringing blocks back"),
         ("blocks", "giving memory block"),
-        ("hugetlb", "putting back"),
         ("hugetlb", "making"),
     ],
 )

@@ -14,7 +14,7 @@ from tests.lab.harness.wait import wait_until
 from tests.lab.reservations import ledger, reserved
 from tests.lab.test_dma import POLICY, devices
 
-pytestmark = [pytest.mark.topology("low_memory"), pytest.mark.on("trixie")]
+pytestmark = [pytest.mark.topology("low_memory"), pytest.mark.on("bookworm")]
 
 EDU = "1234:11e8"
 NIC = "8086:10d3"

@@ -87,8 +87,12 @@ def test_plain_groups(guest: Guest) -> None:
 
 
 @pytest.mark.on("bookworm")
+@pytest.mark.last
 def test_groups_of_version_1(guest: Guest) -> None:
-    """The cpuset hierarchy of version 1, which this kernel still has, beside version 2."""
+    """The cpuset hierarchy of version 1, which this kernel still has, beside version 2.
+
+    At last: version 2 may be without cpusets for a while afterwards.
+    """
     mount = "/run/cpuset-v1"
     guest.shell(
         f"rm -rf /run/zoned-plain; mkdir -p {mount}; mount -t cgroup -o cpuset cpuset {mount};"

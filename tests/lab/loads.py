@@ -78,8 +78,14 @@ class Load:
         self.send("end")
         report = wait_for_json(self.guest, f"{self.name}.report")
         # It reports before it ends, and is a member of its zone until then.
-        wait_until(lambda: not self.guest.exists(f"/proc/{self.pid}"), f"the end of {self.name}")
+        wait_until(self._is_over, f"the end of {self.name}")
         return report
+
+    def _is_over(self) -> bool:
+        """Tell whether it has ended; nobody may have asked how, so that a zombie is left."""
+        path = f"/proc/{self.pid}/stat"
+        done = self.guest.run(["cat", path])
+        return done.returncode != 0 or done.stdout.rpartition(")")[2].split()[0] in "ZX"
 
 
 def start_load(

@@ -77,7 +77,9 @@ def test_dimm_makes_a_node_appear_and_go(guest: Guest) -> None:
     guest.write(policy, "online_movable")
     guest.plug_dimm("dimm4", node=4, size=512)
     wait_until(lambda: guest.read(f"{NODES}/has_memory").strip() == "0-4", "memory of node 4")
-    assert "node 4 size: 512 MB" in guest.check(["numactl", "-H"])
+    # Its blocks come one by one.
+    size = "node 4 size: 512 MB"
+    wait_until(lambda: size in guest.check(["numactl", "-H"]), "all of node 4")
     row = guest.read(f"{NODES}/node4/distance").split()
     assert tuple(int(word) for word in row) == guest.topology.distances[4]
     guest.unplug_dimm("dimm4")

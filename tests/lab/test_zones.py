@@ -120,8 +120,12 @@ def test_attached_process_ends_up_on_the_zones_node_and_is_foreign(db: Guest) ->
 
 def test_service_started_in_the_slice_is_a_member(db: Guest) -> None:
     db.check(["systemd-run", "--slice=zone-db.slice", "--unit=inside", "sleep", "infinity"])
-    (member,) = ask(db, "show", "db")["processes"]
-    assert member["name"] == "sleep"
+
+    def inside() -> list[dict[str, Any]]:
+        return [each for each in ask(db, "show", "db")["processes"] if each["name"] == "sleep"]
+
+    # It has another name until it is executed.
+    (member,) = wait_until(inside, "a member")
     status = db.read(f"/proc/{member['pid']}/status")
     assert "Mems_allowed_list:\t2\n" in status
     # systemd cannot move a running service, so draining says which one is in the way.

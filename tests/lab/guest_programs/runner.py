@@ -81,6 +81,13 @@ def zonectl(said: dict[str, Any], ends: tuple[int, int, int]) -> None:
         os._exit(status)
 
 
+def becomes_another(argv: list[str]) -> bool:
+    """Tell whether a zonectl becomes another program: that gets the environment that the process
+    was started with, which is the runner's in a fork.
+    """
+    return "run" in argv[1:3] or "alloc" in argv[1:4]
+
+
 def run_main(argv: list[str]) -> int:
     """Run zonectl's main function; return its exit status."""
     from zoned.cli.main import main
@@ -188,7 +195,7 @@ class Runner:
         self.say(id=said["id"], status=status, out=_text(told), err=_text(failed))
 
     def _started(self, said: dict[str, Any], ends: tuple[int, int, int]) -> int:
-        if said["argv"][0] != "zonectl":
+        if said["argv"][0] != "zonectl" or becomes_another(said["argv"]):
             try:
                 return other(said, ends)
             except OSError as error:

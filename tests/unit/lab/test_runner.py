@@ -87,6 +87,18 @@ def test_zonectl_is_loaded_and_runs_in_a_process_of_its_own(beside: Beside) -> N
     assert beside.program.poll() is None
 
 
+def test_zonectl_that_becomes_another_program_is_one_of_its_own(
+    beside: Beside, tmp_path: Path
+) -> None:
+    (tmp_path / "zonectl").write_text('#!/bin/sh\necho "$@" $COLOUR\n')
+    (tmp_path / "zonectl").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{ENVIRONMENT['PATH']}", "COLOUR": "blue"}
+    for words in ("run db -- env", "dma alloc --size 2MiB"):
+        argv = ["zonectl", *words.split()]
+        pid = beside.do(beside.runner.start(argv, environment, b"", None, None))
+        assert beside.do(beside.runner.wait(pid)).stdout.decode() == f"{words} blue\n"
+
+
 def test_several_at_once(beside: Beside) -> None:
     sleeper = beside.start("sleep", "1000")
     assert beside.run("echo", "hello").stdout == b"hello\n"

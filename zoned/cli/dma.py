@@ -168,7 +168,9 @@ def _find(devices: Sequence[Device], name: str) -> Device:
 
 
 def _is_called(device: Device, name: str) -> bool:
-    return device.address in {name, name.lower(), f"0000:{name.lower()}"}
+    from zoned.model.dma.device import addresses_of
+
+    return device.address in addresses_of(name)
 
 
 def _asked(size: str | None, limit: str | None) -> Wish | None:

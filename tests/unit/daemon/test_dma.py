@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.engine.dma.conftest import ANY_EDU, CARD, Scene, policy, wish
+from tests.unit.engine.dma.conftest import ANY_EDU, CARD, Scene, make_scene, policy, wish
 from tests.unit.engine.dma.test_devdax import add_region
-from tests.unit.fake_low_memory import FakeLowMemory
-from tests.unit.fakes import control_of, make_world
+from tests.unit.fakes import control_of
 from zoned.api.types_dma import ReservationInfo, SpanInfo
 from zoned.daemon.dma import list_reservations, manual
 from zoned.engine.dma.manual import Manual
@@ -31,12 +30,7 @@ MINE = Manual(name="mine", device=CARD, size=64 * MIB, limit=bits_mask(31))
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """A machine of 8 GiB with an edu device, of which 2 GiB lie where it reaches."""
-    memory = FakeLowMemory(tmp_path)
-    memory.answer(monkeypatch)
-    found = Scene(make_world(tmp_path), memory)
-    found.plug()
-    return found
+    return make_scene(tmp_path, monkeypatch)
 
 
 def told(scene: Scene) -> list[ReservationInfo]:

@@ -26,6 +26,7 @@ from zoned.errors import (
 )
 from zoned.kernel.file_pages import addresses
 from zoned.kernel.udmabuf import export
+from zoned.model.dma.device import addresses_of
 from zoned.model.dma.held import Lease
 from zoned.model.dma.offer import without
 
@@ -110,9 +111,9 @@ class LeaseBook:
         if reservation is not None and reservation in held:
             return held[reservation]
         if device is not None:
-            names = {device, device.lower(), f"0000:{device.lower()}"}
+            addresses = addresses_of(device)
             for each in held.values():
-                if names & set(each.devices):
+                if addresses & set(each.devices):
                     return each
         what = f"reservation {reservation}" if device is None else f"memory for device {device}"
         known = ", ".join(sorted(held)) or "none"

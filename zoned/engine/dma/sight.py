@@ -10,6 +10,7 @@ from zoned.errors import UnknownDevice
 from zoned.kernel.devices import read_devices
 from zoned.kernel.dma_offer import read_offer
 from zoned.model.dma.allot import anything_wanted, reports
+from zoned.model.dma.device import addresses_of
 
 if TYPE_CHECKING:
     from zoned.engine.dma.manual import Manual
@@ -47,8 +48,8 @@ def find_device(machine: Machine, address: str) -> Device:
 
     Raises UnknownDevice.
     """
-    names = {address, address.lower(), f"0000:{address.lower()}"}
+    addresses = addresses_of(address)
     for device in read_devices(machine.root):
-        if device.address in names:
+        if device.address in addresses:
             return device
     raise UnknownDevice(f"there is no device {address!r}", hint="see: zonectl dma list")

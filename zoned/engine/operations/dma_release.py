@@ -10,6 +10,7 @@ from zoned.engine.dma.reserve import refuse_leased, release
 from zoned.engine.dma.sight import look
 from zoned.engine.dma.wanted import What, to_do
 from zoned.errors import InPolicy, NoSuchReservation
+from zoned.model.dma.device import addresses_of
 from zoned.model.dma.held import dma_owner
 from zoned.model.job import JobKind, JobRequest
 
@@ -70,7 +71,7 @@ def find_reservation(machine: Machine, text: str) -> str:
     held, manual = machine.ledger.touched.reservations, machine.manual.all
     if text in held or text in manual:
         return text
-    addresses = {text.lower(), f"0000:{text.lower()}"}
+    addresses = addresses_of(text)
     found = {name for name, each in held.items() if addresses & set(each.devices)}
     found |= {name for name, each in manual.items() if each.device in addresses}
     found |= {name for name in (*held, *manual) if name.rpartition("@")[0] == text}

@@ -67,5 +67,10 @@ class Device:
         return None if self.class_code is None else f"{self.class_code:06x}"
 
 
+def addresses_of(name: str) -> frozenset[str]:
+    """Return the addresses that people may mean by a name: PCI's usual domain may be left out."""
+    return frozenset({name, name.lower(), f"0000:{name.lower()}"})
+
+
 def _pair(vendor: int | None, device: int | None) -> str | None:
     return None if vendor is None or device is None else f"{vendor:04x}:{device:04x}"

@@ -163,14 +163,18 @@ class Scene:
         return {each.subject: f"[{each.code}] {each.message}" for each in self.engine.alerts}
 
 
-@pytest.fixture
-def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """A machine of 8 GiB with an edu device, of which 2 GiB lie where it reaches."""
+def make_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Return a machine of 8 GiB with an edu device, of which 2 GiB lie where it reaches."""
     memory = FakeLowMemory(tmp_path)
     memory.answer(monkeypatch)
     found = Scene(make_world(tmp_path), memory)
     found.plug()
     return found
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return make_scene(tmp_path, monkeypatch)
 
 
 @pytest.fixture

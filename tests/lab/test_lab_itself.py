@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -178,10 +177,8 @@ def test_commands_at_once(guest: Guest) -> None:
 
 @pytest.mark.on("bookworm")
 def test_timeout_kills_the_whole_group(guest: Guest) -> None:
-    start = time.monotonic()
     with pytest.raises(subprocess.TimeoutExpired):
         guest.run(["sh", "-c", "sleep 4321 & sleep 4321"], timeout=2)
-    assert time.monotonic() - start < 60
     assert guest.run(["pgrep", "-f", "^sleep 4321"]).returncode == 1
 
 

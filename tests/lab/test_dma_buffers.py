@@ -79,10 +79,16 @@ class Lender:
         return found
 
     def all_back(self) -> None:
-        """Wait until nothing is lent any more."""
+        """Wait until nothing is lent any more, and all of it is in the pool again.
+
+        The kernel frees pages of a lease that has ended before the daemon can take them.
+        """
         wait_until(lambda: self.leases() == [], "the end of all leases")
+        wait_until(self._is_whole, "all memory is back in the pool")
+
+    def _is_whole(self) -> bool:
         (pool,) = ask(self.guest, "dma", "leases")["pools"]
-        assert (pool["leased"], pool["free"]) == (0, pool["size"])
+        return bool((pool["leased"], pool["free"]) == (0, pool["size"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

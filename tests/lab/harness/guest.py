@@ -17,6 +17,9 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"}
 _KILL_SECONDS = 10
 _RUNNER_SECONDS = 120
+_LOG_SECONDS = 60
+_LOG_LINES = 40
+_KERNEL_LINES = 15
 
 T = TypeVar("T")
 Completed = subprocess.CompletedProcess[str]
@@ -186,6 +189,14 @@ class Guest:
         if self._runner is not None:
             return self.run_on_loop(self._runner.exists(path), None)
         return self.run(["test", "-e", path]).returncode == 0
+
+    def log(self) -> str:
+        """Return what zoned and the kernel said last, for a test that failed."""
+        script = (
+            f"journalctl --no-pager -o short-monotonic -u zoned -n {_LOG_LINES};"
+            f" dmesg | tail -n {_KERNEL_LINES}"
+        )
+        return self.run(["sh", "-c", script], timeout=_LOG_SECONDS).stdout
 
     def qmp(self, command: str, **words: Any) -> Any:
         """Execute a QMP command; see Machine.qmp."""

@@ -2,14 +2,16 @@
 """pytest: a guest that died is an error of the lab, not a failure of the test.
 
 The test that met it is reported as "LAB LOST", the session stops, and pytest ends with the
-status `LAB_LOST`.
+status `LAB_LOST`. A test that failed is reported with what its guest logged.
 """
 
+import subprocess
 from collections.abc import Generator
 
 import pytest
 
-from tests.lab.harness.errors import LabLost
+from tests.lab.harness.errors import LabError, LabLost
+from tests.lab.harness.guest import Guest
 
 LAB_LOST = 70
 """The exit status of a session that lost its lab (EX_SOFTWARE of sysexits.h)."""
@@ -27,7 +29,22 @@ def pytest_runtest_makereport(
         # The message has the console's end; a traceback through the harness tells nothing.
         report.longrepr = f"lab lost: {call.excinfo.value}"
         item.session.shouldstop = f"lab lost in {item.nodeid}"
+    elif report.failed:
+        report.sections += _logged(item)
     return report
+
+
+def _logged(item: pytest.Item) -> list[tuple[str, str]]:
+    """Return what the guests of a test logged last; or why that is not to be had."""
+    values = getattr(item, "funcargs", {}).values()
+    guests = {id(value): value for value in values if isinstance(value, Guest)}
+    logs = []
+    for guest in guests.values():
+        try:
+            logs.append(("log of the guest", guest.log()))
+        except (LabError, subprocess.TimeoutExpired) as error:
+            logs.append(("log of the guest", f"not to be had: {error}"))
+    return logs
 
 
 def pytest_report_teststatus(

@@ -55,3 +55,36 @@ def test_failed_test_stays_a_failure(tmp_path: Path) -> None:
     done = run(tmp_path, "def test_x(): assert False")
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert "1 failed" in done.stdout
+
+
+GUEST = """
+import pytest
+from tests.lab.harness.guest import Guest
+
+class Fake(Guest):
+    def __init__(self): pass
+    def log(self): {log}
+
+@pytest.fixture
+def guest(): return Fake()
+
+@pytest.fixture
+def zoned_guest(guest): return guest
+
+def test_x(zoned_guest): assert False
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("return 'zoned: killed by the watchdog'", "zoned: killed by the watchdog"),
+        ("from tests.lab.harness.errors import LabError; raise LabError('deaf')", "deaf"),
+    ],
+)
+def test_failed_test_tells_what_its_guest_logged(tmp_path: Path, log: str, said: str) -> None:
+    done = run(tmp_path, GUEST.replace("{log}", log))
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+    report = done.stdout.partition("log of the guest")[2]
+    assert said in report, done.stdout
+    assert "log of the guest" not in report

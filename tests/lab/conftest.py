@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of the lab ring: `lab`, `guest`, `own_guest`, `zoned_guest` and `settled_guest`."""
+"""Fixtures of the lab ring: `lab`, `guest`, `own_guest`, `own_zoned_guest`, `zoned_guest`
+and `settled_guest`."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ import pytest
 from tests.lab.following import settle
 from tests.lab.harness.errors import LabUnavailable
 from tests.lab.harness.guest import Guest
-from tests.lab.harness.install import install_zoned
+from tests.lab.harness.install import install_zoned, share_sources
 from tests.lab.harness.lab import Lab, Wanted
 from tests.lab.harness.plugin import (
     pytest_report_teststatus,
@@ -129,7 +131,17 @@ def _or_skip(get: Callable[[], T]) -> T:
 def guest(lab: Lab, release: str, request: pytest.FixtureRequest) -> Iterator[Guest]:
     """The shared guest of this release and of the test's `topology`, cleaned up afterwards."""
     topology = _topology_name(request.node)
-    guest = _or_skip(lambda: lab.guest(release, topology, fresh=topology == _FRESH))
+
+    fresh = topology == _FRESH
+
+    def get() -> Guest:
+        return lab.guest(release, topology, fresh=fresh)
+
+    def get_installed() -> Guest:
+        return lab.installed(release, get, lambda guest: install_zoned(guest, release))
+
+    installed = "zoned_guest" in request.fixturenames and not fresh
+    guest = _or_skip(get_installed if installed else get)
     yield guest
     with lab.kept_if_clean(guest):
         guest.reclaim()
@@ -138,25 +150,40 @@ def guest(lab: Lab, release: str, request: pytest.FixtureRequest) -> Iterator[Gu
 @pytest.fixture
 def own_guest(lab: Lab, release: str) -> Iterator[Callable[[Topology], Guest]]:
     """Boots guests for this test alone, which may do to them what it likes."""
-    guests: list[Guest] = []
+    with contextlib.ExitStack() as guests:
 
-    def boot(topology: Topology) -> Guest:
-        guests.append(_or_skip(lambda: lab.boot(release, topology)))
-        return guests[-1]
+        def boot(topology: Topology) -> Guest:
+            return guests.enter_context(_or_skip(lambda: lab.boot(release, topology)))
 
-    yield boot
-    for guest in guests:
-        guest.close()
+        yield boot
 
 
 @pytest.fixture
-def zoned_guest(lab: Lab, guest: Guest, release: str) -> Guest:
+def own_zoned_guest(
+    lab: Lab, own_guest: Callable[[Topology], Guest], release: str
+) -> Callable[[Topology], Guest]:
+    """Boots guests for this test alone that have zoned installed."""
+
+    def boot(topology: Topology) -> Guest:
+        guest = lab.installed(
+            release, lambda: own_guest(topology), lambda guest: install_zoned(guest, release)
+        )
+        share_sources(guest, release)
+        return guest
+
+    return boot
+
+
+@pytest.fixture
+def zoned_guest(guest: Guest, release: str) -> Guest:
     """The shared guest with zoned installed by `scripts/up`, and only the zones that it made."""
     if "zoned" not in guest.facts:
         fresh = guest.topology.name == _FRESH
-        guest.facts["zoned"] = _or_skip(lambda: install_zoned(guest, release, fresh=fresh))
-        if not (fresh or guest.facts["installed"]):
-            lab.keep_disk(release, guest)
+        if fresh:
+            guest.facts["zoned"] = install_zoned(guest, release, fresh=True)
+        else:
+            share_sources(guest, release)
+            guest.facts["zoned"] = guest.check(["systemctl", "is-active", "zoned"])
         guest.facts["held"] = read_held(guest)
         guest.on_reclaim.append(reset_zoned)
         if not fresh:

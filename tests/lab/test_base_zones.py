@@ -10,7 +10,6 @@ import pytest
 
 from tests.lab.following import PARTIAL, follow, wait_for
 from tests.lab.harness.guest import Guest
-from tests.lab.harness.install import install_zoned
 from tests.lab.harness.topology import FOUR_NODES, Topology
 from tests.lab.harness.wait import wait_until
 from tests.lab.programs import anonymous_by_node, pids, start_hog
@@ -216,11 +215,10 @@ def test_policy_of_movable_memory_alone(ours: Guest) -> None:
 
 
 def test_kernel_that_is_first_is_found_out(
-    own_guest: Callable[[Topology], Guest], release: str
+    own_zoned_guest: Callable[[Topology], Guest],
 ) -> None:
     """In a guest of its own: what the kernel has put there does not leave again."""
-    guest = own_guest(FOUR_NODES)
-    install_zoned(guest, release)
+    guest = own_zoned_guest(FOUR_NODES)
     guest.write(AUTO, "online")
     guest.plug_dimm("raced", node=4, size=4 * BLOCK)
     wait_online(guest, 4, 4)

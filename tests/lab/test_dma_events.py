@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from tests.lab.harness.guest import Guest
-from tests.lab.harness.install import install_zoned
 from tests.lab.harness.topology import TOPOLOGIES, Topology
 from tests.lab.harness.wait import wait_until
 from tests.lab.reservations import ledger, reserved
@@ -203,10 +202,9 @@ def moments(guest: Guest, unit: str, *names: str) -> list[int]:
 
 
 def test_memory_is_reserved_before_drivers_are_loaded_at_boot(
-    own_guest: Callable[[Topology], Guest], release: str
+    own_zoned_guest: Callable[[Topology], Guest],
 ) -> None:
-    guest = own_guest(TOPOLOGIES["low_memory"])
-    install_zoned(guest, release)
+    guest = own_zoned_guest(TOPOLOGIES["low_memory"])
     plain = guest.read(RATIO)
     guest.write(POLICY, BOOT)
     guest.reboot()

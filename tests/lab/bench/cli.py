@@ -133,17 +133,23 @@ def _measure(options: argparse.Namespace) -> Report:
 
 @contextlib.contextmanager
 def _guest(release: str) -> Iterator[Guest]:
-    """A guest of the benchmark's own with zoned installed; takes minutes when emulated."""
+    """A guest of the benchmark's own with zoned installed; the first takes minutes."""
     with tempfile.TemporaryDirectory(prefix="zoned-bench-") as name:
         lab = Lab(Path(name))
         try:
             _say(f"booting {release}, {_TOPOLOGY}")
-            guest = lab.guest(release, _TOPOLOGY)
-            _say("installing zoned in it")
-            install_zoned(guest, release)
-            yield guest
+            yield lab.installed(
+                release,
+                lambda: lab.guest(release, _TOPOLOGY),
+                lambda guest: _install(guest, release),
+            )
         finally:
             lab.close()
+
+
+def _install(guest: Guest, release: str) -> None:
+    _say("installing zoned in it")
+    install_zoned(guest, release)
 
 
 def _make_zone(guest: Guest) -> None:

@@ -225,7 +225,7 @@ class Guest:
         self.qmp("object-del", id=f"{name}-ram")
 
     def keep_disk(self) -> Path:
-        """Return a file with what is on the disk now, for further guests to have as theirs."""
+        """Return a file with what is on the disk now; it is gone with the guest."""
         agent = self.machine.agent
         self.run_on_loop(agent.call("guest-fsfreeze-freeze"), None)
         try:

@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Building a guest's image, and the cache of images."""
 
-import fcntl
 import logging
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.harness.errors import LabUnavailable
 from tests.lab.harness.initrd import make_initrd
 from tests.lab.harness.libraries import lock_digest, prepare
-from tests.lab.harness.places import cache_folder
+from tests.lab.harness.places import cache_folder, locked
 from tests.lab.harness.recipe import PYTHON, RECIPES, Recipe
 
 logger = logging.getLogger(__name__)
@@ -55,10 +52,10 @@ def get_image(release: str) -> Image:
     image = Image(release=release, folder=cache_folder() / name)
     if not image.folder.exists():
         _check_can_build()
-        with _locked(cache_folder()):
+        with locked(release):
             if not image.folder.exists():
                 _build(recipe, image.folder)
-            _prune(keep=image.folder)
+            _prune(release, keep=image.folder)
     os.utime(image.folder)
     return image
 
@@ -73,16 +70,8 @@ def _check_can_build() -> None:
         raise LabUnavailable(msg)
 
 
-@contextmanager
-def _locked(cache: Path) -> Iterator[None]:
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _build(recipe: Recipe, target: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as name:
+    with tempfile.TemporaryDirectory(prefix=_building(recipe.release), dir=target.parent) as name:
         tree, parts = Path(name, "tree"), Path(name, "parts")
         parts.mkdir()
         logger.info("installing Debian %s with mmdebstrap", recipe.release)
@@ -145,9 +134,17 @@ def _run(command: list[str]) -> None:
         raise LabUnavailable(msg)
 
 
-def _prune(keep: Path) -> None:
-    """Remove images that nobody has booted for two weeks, and leftovers of killed builds."""
+def _building(release: str) -> str:
+    return f"building-{release}-"
+
+
+def _prune(release: str, keep: Path) -> None:
+    """Remove images that nobody has booted for two weeks, and leftovers of killed builds.
+
+    Of this release alone: another one may just be built.
+    """
     for folder in keep.parent.iterdir():
         old = time.time() - folder.stat().st_mtime > _UNUSED_SECONDS
-        if folder.is_dir() and folder != keep and (old or folder.name.startswith("building-")):
+        left = folder.name.startswith(_building(release))
+        if folder.is_dir() and folder != keep and (old or left):
             shutil.rmtree(folder)

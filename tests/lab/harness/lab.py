@@ -4,13 +4,15 @@
 import contextlib
 import enum
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.lab.harness.accel import choose_acceleration
 from tests.lab.harness.errors import LabError, LabLost, LabUnavailable
 from tests.lab.harness.guest import Guest
-from tests.lab.harness.image import get_image
+from tests.lab.harness.image import Image, get_image
+from tests.lab.harness.installed import installed_disk, keep_disk
+from tests.lab.harness.places import locked
 from tests.lab.harness.qemu import Machine, check_can_run
 from tests.lab.harness.topology import TOPOLOGIES, Topology
 
@@ -43,6 +45,30 @@ class Lab:
         self._boots = 0
         self._disks: dict[str, Path] = {}
 
+    def installed(
+        self, release: str, get: Callable[[], Guest], install: Callable[[Guest], object]
+    ) -> Guest:
+        """Return the guest that `get` returns or boots, with zoned on its disk.
+
+        The first one ever has it installed, and its disk is kept; other processes wait for that.
+        """
+        with contextlib.ExitStack() as waiting:
+            if not self._disk(release).exists():
+                waiting.enter_context(locked(f"installed-{release}"))
+            guest = get()
+            if not guest.facts["installed"]:
+                install(guest)
+                guest.facts["installed"] = True
+                if not self._disk(release).exists():
+                    keep_disk(guest.keep_disk(), self._disk(release))
+            return guest
+
+    def _disk(self, release: str) -> Path:
+        """Return the disk that has zoned installed, which is there once one was kept."""
+        if release not in self._disks:
+            self._disks[release] = installed_disk(self._image(release))
+        return self._disks[release]
+
     def guest(self, release: str, topology: str, *, fresh: bool = False) -> Guest:
         """Return the running guest of this kind, or boot it; see `boot`.
 
@@ -63,21 +89,17 @@ class Lab:
         One that dies on the way is booted once more: an emulated kernel now and then trips over its
         own clock while it patches itself, and that says nothing about what is to be tested.
         """
-        try:
-            check_can_run()
-            image = get_image(release)
-        except LabUnavailable as error:
-            self._unavailable = str(error)
-            raise
+        image = self._image(release)
         acceleration = choose_acceleration(image)
 
         def attempt() -> Guest:
             self._boots += 1
             folder = self._folder / f"{self._boots}-{release}-{topology.name}"
-            disk = None if fresh else self._disks.get(release)
+            found = not fresh and self._disk(release).exists()
+            disk = self._disk(release) if found else None
             machine = Machine(image, topology, folder, acceleration=acceleration, disk=disk)
             guest = Guest(machine)
-            guest.facts["installed"] = disk is not None
+            guest.facts["installed"] = found
             return guest
 
         try:
@@ -86,12 +108,13 @@ class Lab:
             print(f"\nbooting {release} once more: {error}")
             return attempt()
 
-    def keep_disk(self, release: str, guest: Guest) -> None:
-        """Have the guests of a release that boot from now on find zoned installed as this one has.
-
-        To install it takes an emulated machine many times as long as to boot.
-        """
-        self._disks[release] = guest.keep_disk()
+    def _image(self, release: str) -> Image:
+        try:
+            check_can_run()
+            return get_image(release)
+        except LabUnavailable as error:
+            self._unavailable = str(error)
+            raise
 
     @contextlib.contextmanager
     def kept_if_clean(self, guest: Guest) -> Iterator[None]:
@@ -113,5 +136,3 @@ class Lab:
     def close(self) -> None:
         """End what still runs."""
         self._end_all()
-        for disk in self._disks.values():
-            disk.unlink()

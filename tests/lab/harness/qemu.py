@@ -74,12 +74,12 @@ class Machine:
         self.share = folder / "share"
         self.console = folder / "console.log"
         self.share.mkdir(parents=True)
-        self._disk = _upon(disk or image.disk, folder / "disk.qcow2")
+        self._layers = [_upon(disk or image.disk, folder / "disk.qcow2")]
         self._qmp = QMPClient("monitor")
         self._agent_client = new_client()
         self.agent = Agent(self._agent_client)
         command = [
-            *_process(image, folder, acceleration, self._disk),
+            *_process(image, folder, acceleration, self._layers[0]),
             *(_TERMINAL if terminal else ()),
             *qemu_arguments(topology),
             *("-append", " ".join([_QUIET_BOOT, *topology.append])),
@@ -130,13 +130,14 @@ class Machine:
             raise LabError(msg) from error
 
     def keep_disk(self) -> Path:
-        """Return a file with the disk as it is now, for further machines to have as theirs.
+        """Return a file with the disk as it is now, which has this machine's image below.
 
-        What this one writes from now on goes elsewhere. The guest has to have its file systems
-        frozen meanwhile. Raises LabError where it fails.
+        What the machine writes from now on goes elsewhere; the file is gone with it. The guest has
+        to have its file systems frozen meanwhile. Raises LabError where it fails.
         """
-        kept, self._disk = self._disk, self._disk.with_name("later.qcow2")
-        words = {"snapshot-file": str(self._disk), "format": "qcow2"}
+        (kept,) = self._layers
+        self._layers.append(kept.with_name("later.qcow2"))
+        words = {"snapshot-file": str(self._layers[-1]), "format": "qcow2"}
         self.qmp("blockdev-snapshot-sync", device=_DISK, **words)
         return kept
 
@@ -159,7 +160,8 @@ class Machine:
         """End QEMU without any ado, and all that belongs to it; its disk is gone."""
         self.process.kill()
         self.process.wait()
-        self._disk.unlink(missing_ok=True)
+        for layer in self._layers:
+            layer.unlink(missing_ok=True)
         self.loop.run(self.runner.close())
         for client in (self._agent_client, self._qmp):
             # Both report the hang-up that was just caused.

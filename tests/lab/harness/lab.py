@@ -36,9 +36,13 @@ class Wanted(enum.StrEnum):
 
 
 class Lab:
-    """Boots guests when they are asked for, and keeps one at a time."""
+    """Boots guests when they are asked for, and keeps one at a time.
 
-    def __init__(self, folder: Path) -> None:
+    `shared` where other processes have labs at the same time.
+    """
+
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
+        self._shared = shared
         self._folder = folder
         self._guests: dict[tuple[str, str], Guest] = {}
         self._unavailable: str | None = None
@@ -97,7 +101,9 @@ class Lab:
             folder = self._folder / f"{self._boots}-{release}-{topology.name}"
             found = not fresh and self._disk(release).exists()
             disk = self._disk(release) if found else None
-            machine = Machine(image, topology, folder, acceleration=acceleration, disk=disk)
+            machine = Machine(
+                image, topology, folder, acceleration=acceleration, shared=self._shared, disk=disk
+            )
             guest = Guest(machine)
             guest.facts["installed"] = found
             return guest

@@ -169,6 +169,7 @@ def own_zoned_guest(
             release, lambda: own_guest(topology), lambda guest: install_zoned(guest, release)
         )
         share_sources(guest, release)
+        guest.check(["systemctl", "start", "zoned"])  # and wait until it has
         return guest
 
     return boot
@@ -183,7 +184,8 @@ def zoned_guest(guest: Guest, release: str) -> Guest:
             guest.facts["zoned"] = install_zoned(guest, release, fresh=True)
         else:
             share_sources(guest, release)
-            guest.facts["zoned"] = guest.check(["systemctl", "is-active", "zoned"])
+            # Waits until it has.
+            guest.facts["zoned"] = guest.check(["systemctl", "start", "zoned"])
         guest.facts["held"] = read_held(guest)
         guest.on_reclaim.append(reset_zoned)
         if not fresh:

@@ -22,6 +22,7 @@ _IN_USER = ["systemd-run", "--scope", "--slice=user.slice", "--quiet"]
 _NEAR = ["taskset", "-c", str(NODE)]
 _PRESSURE = 60
 """Seconds"""
+_STRAY_PAGES = 16
 _RUNNER = "lab-runner.service"
 _LOOK = """
 import json, os, pathlib
@@ -164,6 +165,12 @@ def test_under_pressure_nobody_else_has_pages_on_the_node(zoned_guest: Guest) ->
     create(guest)
     wait_until_fenced(guest)
     assert NODE not in anonymous_by_node(guest, before.pid)
+    # The kernel leaves a page that somebody holds at the moment in which it moves the others.
+    stayed = on_the_node(guest)
+    assert sum(stayed.values()) <= _STRAY_PAGES, stayed
+
+    def came() -> list[str]:
+        return [who for who, pages in on_the_node(guest).items() if pages > stayed.get(who, 0)]
 
     allocated = given_out(guest)
     churn = [*("stress-ng", "--vm", "2", "--vm-bytes", "500m", "--timeout", f"{_PRESSURE}s")]
@@ -183,14 +190,14 @@ def test_under_pressure_nobody_else_has_pages_on_the_node(zoned_guest: Guest) ->
     looks = 0
     while any(wave.pid in pids(guest) for wave in waves):
         # The daemon's own threads follow one by one.
-        assert [who for who in on_the_node(guest) if "/zoned.service" not in who] == []
+        assert [who for who in came() if "/zoned.service" not in who] == []
         looks += 1
     for wave in waves:
         assert wave.wait().returncode == 0, wave.done
     allocated = given_out(guest) - allocated
     print(f"\n{allocated >> 8} MiB of pages given out in {_PRESSURE} s, {looks} looks")
     assert looks
-    wait_until(lambda: not on_the_node(guest), "zoned itself has no pages there")
+    wait_until(lambda: not came(), "zoned itself has no pages there")
     assert set(anonymous_by_node(guest, member.pid)) == {NODE}
     runners = sum(n for who, n in everybody_on_the_node(guest).items() if _RUNNER in who) >> 8
     assert 300 <= meminfo(guest, "AnonPages") - runners <= 320

@@ -249,6 +249,13 @@ def test_zones_outlive_the_daemon(db: Daemon, number: signal.Signals) -> None:
         assert cgroup_of(attached.pid) == cgroup_of(os.getpid())
 
 
+def test_a_daemon_that_is_stuck_tells_where(daemon: Daemon) -> None:
+    """SIGABRT is what systemd's watchdog ends it with."""
+    assert daemon.end(signal.SIGABRT) == -signal.SIGABRT
+    told = daemon.log().partition("Fatal Python error: Aborted")[2]
+    assert "zoned/daemon/main.py" in told
+
+
 def test_a_zone_of_the_policy_is_there_from_the_start(daemon: Daemon) -> None:
     (daemon.policy / "10-a.yaml").write_text("zones:\n  fixed:\n    size: 64MiB\n")
     assert daemon.end() == 0

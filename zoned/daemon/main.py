@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import sys
@@ -72,6 +73,8 @@ def run(
     options = Options(config=config, socket=socket, state=state, sysroot=sysroot, group=group)
     if sysroot is None and os.geteuid() != 0:
         raise click.ClickException("zoned needs root (or --sysroot, to look at a recorded machine)")
+    # systemd ends with SIGABRT what is stuck: the journal then has where each thread was.
+    faulthandler.enable()
     asyncio.run(Service(options).run())
 
 

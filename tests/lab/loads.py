@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.lab.harness.guest import Guest, Process
+from tests.lab.harness.guest import PYTHON, Guest, Process
 from tests.lab.harness.wait import wait_until
 
 MIB = 1 << 20
@@ -31,7 +31,7 @@ def runner_command(guest: Guest) -> list[str]:
     """Return the command of what runs all other commands; it needs zoned's own Python."""
     _copy_programs(guest)
     environment = [*_RUN[:-2], "LANG=C.UTF-8", "OPENBLAS_NUM_THREADS=1"]
-    return [*environment, "/opt/zoned/bin/python", "-m", f"{_PACKAGE}.runner"]
+    return [*environment, PYTHON, "-m", f"{_PACKAGE}.runner"]
 
 
 def _copy_programs(guest: Guest) -> None:

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from tests.lab.following import begin, follow
-from tests.lab.harness.guest import Guest
+from tests.lab.harness.guest import PYTHON, Guest
 from tests.lab.harness.wait import wait_until
 from tests.lab.loads import command
 from tests.lab.programs import pids
 
-PYTHON = "/opt/zoned/bin/python"
 READY = "/run/blocks.pinned"
 _DEADLINE = 31.25
 """Seconds that zoned gives a block of 128 MiB"""

@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The driver for machines without systemd, on a real kernel: beside systemd, in a group of its own.
 
-systemd leaves groups alone that it did not make. The driver runs in the guest from the sources;
-what it did is read with cat.
+systemd leaves groups alone that it did not make. What the driver did is read with cat.
 """
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.lab.harness.guest import Guest
-from tests.lab.harness.install import copy_sources
 from tests.lab.programs import start_hog
 
 MIB = 1 << 20
 PARENT = "/sys/fs/cgroup/zoned-lab"
-_SOURCES = "/mnt/host/sources"
 _PRELUDE = """
 from zoned.errors import BelowUse, HasMembers, Unsupported
 from zoned.kernel.cgroup.v2 import CgroupV2
@@ -36,21 +32,17 @@ Run = Callable[[str], str]
 
 
 @pytest.fixture
-def run(guest: Guest) -> Iterator[Run]:
+def run(zoned_guest: Guest) -> Iterator[Run]:
     """Run lines of Python in the guest that find the driver as `driver`."""
-    if "sources" not in guest.facts:
-        copy_sources(Path(guest.share, "sources"))
-        guest.facts["sources"] = True
 
     def run(script: str) -> str:
-        environment = {"PYTHONPATH": _SOURCES, "PYTHONDONTWRITEBYTECODE": "1"}
-        return guest.check(["python3", "-c", _PRELUDE + script], env=environment).strip()
+        return zoned_guest.python(_PRELUDE + script).strip()
 
-    before = guest.read("/sys/fs/cgroup/cgroup.subtree_control")
+    before = zoned_guest.read("/sys/fs/cgroup/cgroup.subtree_control")
     yield run
     run(_CLEAN)
-    assert not guest.exists(PARENT)
-    assert guest.read("/sys/fs/cgroup/cgroup.subtree_control") == before
+    assert not zoned_guest.exists(PARENT)
+    assert zoned_guest.read("/sys/fs/cgroup/cgroup.subtree_control") == before
 
 
 @pytest.mark.on("bookworm")

@@ -77,7 +77,7 @@ def release(guest: Guest) -> None:
 
 def huge_pages(guest: Guest, blocks: list[int]) -> list[int]:
     """Return the addresses of huge pages in these blocks, by the kernel's list of page frames."""
-    text = guest.check(["python3", "-c", _HEADS, *map(str, blocks)])
+    text = guest.python(_HEADS, *blocks)
     return [int(line) for line in text.splitlines()]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.lab.following import TRY_LATER
-from tests.lab.harness.guest import Guest, Process
+from tests.lab.harness.guest import PYTHON, Guest, Process
 from tests.lab.harness.wait import wait_until
 from tests.lab.loads import command
 from tests.lab.reservations import have_region, ledger, none_left, stand_for
@@ -51,7 +51,7 @@ class Lender:
     def program(self, *words: object) -> list[str]:
         """Return the command of one of the clients."""
         told = command(self.guest, "buffers", *words)
-        return [word if word != "python3" else "/opt/zoned/bin/python" for word in told]
+        return [word if word != "python3" else PYTHON for word in told]
 
     def client(self, *words: object, user: str | None = None) -> dict[str, Any]:
         """Run a client to its end; return what it said."""

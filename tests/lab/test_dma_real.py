@@ -10,12 +10,11 @@ import pytest
 
 from tests.lab.edu import BITS_28, BITS_31, drive, edus, enable, plugged, pull
 from tests.lab.following import PARTIAL
-from tests.lab.harness.guest import Completed, Guest, Process
+from tests.lab.harness.guest import PYTHON, Completed, Guest, Process
 from tests.lab.harness.wait import wait_until
 from tests.lab.loads import command
 from tests.lab.programs import hog_command, pids
 from tests.lab.reservations import have_region, ledger, none_left, reserved, stand_for
-from tests.lab.test_block_outlook import PYTHON
 from tests.lab.test_blocks import states
 from tests.lab.test_dma import BRIDGE, POLICY, devices
 from tests.lab.test_zones import ask

@@ -11,6 +11,7 @@ import pytest
 from tests.lab.following import PARTIAL
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.wait import wait_until
+from tests.lab.loads import command
 from tests.lab.programs import anonymous_by_node, cgroup_of, pids, start_hog
 
 MIB = 1 << 20
@@ -24,24 +25,6 @@ _PRESSURE = 60
 """Seconds"""
 _STRAY_PAGES = 16
 _RUNNER = "lab-runner.service"
-_LOOK = """
-import json, os, pathlib
-found = {}
-for pid in filter(str.isdigit, os.listdir("/proc")):
-    try:
-        text = pathlib.Path("/proc", pid, "numa_maps").read_text()
-        where = pathlib.Path("/proc", pid, "cgroup").read_text().strip()
-        name = pathlib.Path("/proc", pid, "comm").read_text().strip()
-    except OSError:
-        continue
-    pages = 0
-    for line in text.splitlines():
-        if " anon=" in line and " file=" not in line:
-            pages += sum(int(word[3:]) for word in line.split() if word.startswith("N3="))
-    if pages:
-        found[f"{pid} {name} {where}"] = pages
-print(json.dumps(found))
-"""
 
 
 def groups(guest: Guest) -> dict[str, tuple[str, str]]:
@@ -127,7 +110,7 @@ def on_the_node(guest: Guest) -> dict[str, int]:
 
 def everybody_on_the_node(guest: Guest) -> dict[str, int]:
     """Return who has how many anonymous pages on the zone's node."""
-    found: dict[str, int] = json.loads(guest.check(["python3", "-c", _LOOK]))
+    found: dict[str, int] = json.loads(guest.check(command(guest, "watch", "anonymous", NODE)))
     return found
 
 

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fence where there is no systemd to ask: plain groups of version 2, and version 1."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.lab.harness.guest import Guest
-from tests.lab.harness.install import copy_sources
 from tests.lab.programs import anonymous_by_node, start_hog
 from tests.lab.test_fence import _NEAR, NODE, ROOT, ids
 
@@ -31,18 +28,13 @@ for alert in keep_fence(machine, frozenset(map(int, sys.argv[2:]))):
 
 def keep(guest: Guest, kind: str, *fenced: int) -> str:
     """Keep the fence of plain groups in the guest; return what is wrong with it."""
-    if "sources" not in guest.facts:
-        copy_sources(Path(guest.share, "sources"))
-        guest.facts["sources"] = True
-    environment = {"PYTHONPATH": "/mnt/host/sources", "PYTHONDONTWRITEBYTECODE": "1"}
-    words = [kind, *map(str, fenced)]
-    return guest.check(["python3", "-c", _KEEP, *words], env=environment).strip()
+    return guest.python(_KEEP, kind, *fenced).strip()
 
 
 @pytest.mark.on("trixie")
-def test_plain_groups(guest: Guest) -> None:
+def test_plain_groups(zoned_guest: Guest) -> None:
     """Beside systemd, in a group that stands for the root: its children are the siblings."""
-    plain = f"{ROOT}/zoned-plain"
+    guest, plain = zoned_guest, f"{ROOT}/zoned-plain"
 
     def mems(name: str, file: str = "cpuset.mems") -> str:
         return guest.read(f"{plain}/{name}/{file}").strip()
@@ -88,12 +80,12 @@ def test_plain_groups(guest: Guest) -> None:
 
 @pytest.mark.on("bookworm")
 @pytest.mark.last
-def test_groups_of_version_1(guest: Guest) -> None:
+def test_groups_of_version_1(zoned_guest: Guest) -> None:
     """The cpuset hierarchy of version 1, which this kernel still has, beside version 2.
 
     At last: version 2 may be without cpusets for a while afterwards.
     """
-    mount = "/run/cpuset-v1"
+    guest, mount = zoned_guest, "/run/cpuset-v1"
     guest.shell(
         f"rm -rf /run/zoned-plain; mkdir -p {mount}; mount -t cgroup -o cpuset cpuset {mount};"
         f"cd {mount}; mkdir busy busy/inner zone; for each in busy busy/inner zone; do"

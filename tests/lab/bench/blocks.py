@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.lab.bench.measure import compare_all
 from tests.lab.bench.scenarios import MIB, Bench, Findings, scenario
+from tests.lab.harness.guest import PYTHON
 
 _NODE = "3"
 _BLOCKS = 2
@@ -23,7 +24,7 @@ def _blocks(bench: Bench) -> Findings:
     samples = bench.time(
         zonectl=[park, unpark],
         chmem=[["chmem", "-b", flag, block] for flag in ("-d", "-e") for block in mine],
-        python=[["/opt/zoned/bin/python", "-c", "pass"]],
+        python=[[PYTHON, "-c", "pass"]],
     )
     jobs = _ask(bench, "jobs")[-2 * bench.rounds :]
     times = [job["ended"] - job["started"] for job in jobs]

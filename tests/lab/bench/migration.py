@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.bench.measure import Figure, compare, compare_all
-from tests.lab.bench.scenarios import LONGEST_SECONDS, MIB, PYTHON, Bench, Findings, scenario
+from tests.lab.bench.scenarios import LONGEST_SECONDS, MIB, Bench, Findings, scenario
 from tests.lab.harness.errors import LabError, LabUnavailable
-from tests.lab.harness.guest import Guest
+from tests.lab.harness.guest import PYTHON, Guest
 
 _SHARED = "/mnt/host/bench"
 _PROGRAMS = ("holder", "raw_mover")

@@ -10,11 +10,10 @@ from typing import Any
 
 from tests.lab.bench import imports
 from tests.lab.bench.measure import Figure, compare, compare_all
-from tests.lab.harness.guest import Guest
+from tests.lab.harness.guest import PYTHON, Guest
 from tests.lab.harness.install import GUEST_PROJECT
 
 MIB = 1 << 20
-PYTHON = "/opt/zoned/bin/python"
 
 _GUEST_SIDE = f"{GUEST_PROJECT}/tests/lab/bench/guest_side.py"
 LONGEST_SECONDS = 1800

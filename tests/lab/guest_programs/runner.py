@@ -2,7 +2,9 @@
 """Runs commands for the lab, told over a virtio port: JSON, a line each way for each thing said.
 
 In an emulated machine most of what a command costs is that Python starts and imports. So this one
-has all of zonectl loaded, and becomes it in a fork; everything else is executed as usual.
+has all of zonectl loaded, and becomes it in a fork; as it does with lines for zoned's own Python
+(`/opt/zoned/bin/python -c`), and with what looks on for the tests. Everything else is executed as
+usual: above all what holds memory, which must have none in common with anybody.
 
 To it: {"id", "argv", "env", "stdin", "cwd", "user"}, or {"id", "read": path}, or {"id", "exists":
 path}. From it, at once: {"id", "pid"}, {"id", "out"}, {"id", "exists"} or {"id", "error"}; and
@@ -13,6 +15,7 @@ are in base64.
 import asyncio
 import base64
 import contextlib
+import functools
 import gc
 import importlib
 import json
@@ -23,10 +26,17 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.lab.guest_programs import watch
+
+Main = Callable[[], None]
+
+PYTHON = "/opt/zoned/bin/python"
 PORT = "/dev/virtio-ports/org.zoned.lab"
+_WATCH = "tests.lab.guest_programs.watch"
 _CHUNK = 1 << 16
 _PACKAGES = ("zoned.model", "zoned.api", "zoned.policy", "zoned.cli")
 _LOADED_LATE = (
@@ -52,8 +62,8 @@ def load_all() -> None:
     gc.freeze()
 
 
-def zonectl(said: dict[str, Any], ends: tuple[int, int, int]) -> None:
-    """Be zonectl, as /usr/local/bin/zonectl would; for a new process, never returns."""
+def become(main: Main, said: dict[str, Any], ends: tuple[int, int, int]) -> None:
+    """Be a command of which all is loaded; for a new process, never returns."""
     status = 1
     try:
         os.setsid()
@@ -71,7 +81,7 @@ def zonectl(said: dict[str, Any], ends: tuple[int, int, int]) -> None:
             os.setgroups(groups)
             os.setgid(group)
             os.setuid(user)
-        status = run_main(said["argv"])
+        status = status_of(main)
     except BaseException:  # whatever it is, the parent's loop must not go on here
         traceback.print_exc()
     finally:
@@ -81,6 +91,17 @@ def zonectl(said: dict[str, Any], ends: tuple[int, int, int]) -> None:
         os._exit(status)
 
 
+def loaded(argv: list[str]) -> Main | None:
+    """Return what does a command of which all is loaded; None where it has to be executed."""
+    if argv[0] == "zonectl" and not becomes_another(argv):
+        return functools.partial(run_zonectl, argv[1:])
+    if argv[:2] == [PYTHON, "-c"]:
+        return functools.partial(run_lines, argv[2], argv[3:])
+    if argv[0] == "env" and _WATCH in argv:
+        return functools.partial(run_watch, argv[argv.index(_WATCH) + 1 :])
+    return None
+
+
 def becomes_another(argv: list[str]) -> bool:
     """Tell whether a zonectl becomes another program: that gets the environment that the process
     was started with, which is the runner's in a fork.
@@ -88,11 +109,28 @@ def becomes_another(argv: list[str]) -> bool:
     return "run" in argv[1:3] or "alloc" in argv[1:4]
 
 
-def run_main(argv: list[str]) -> int:
-    """Run zonectl's main function; return its exit status."""
+def run_zonectl(words: list[str]) -> None:
+    """Do what /usr/local/bin/zonectl does."""
     from zoned.cli.main import main
 
-    sys.argv = ["/usr/local/bin/zonectl", *argv[1:]]
+    sys.argv = ["/usr/local/bin/zonectl", *words]
+    main()
+
+
+def run_lines(lines: str, words: list[str]) -> None:
+    """Run lines of Python."""
+    sys.argv = ["-c", *words]
+    exec(compile(lines, "<string>", "exec"), {"__name__": "__main__"})
+
+
+def run_watch(words: list[str]) -> None:
+    """Watch the machine."""
+    sys.argv = [_WATCH, *words]
+    watch.main()
+
+
+def status_of(main: Main) -> int:
+    """Run a main function; return the exit status."""
     try:
         main()
     except SystemExit as end:
@@ -195,7 +233,8 @@ class Runner:
         self.say(id=said["id"], status=status, out=_text(told), err=_text(failed))
 
     def _started(self, said: dict[str, Any], ends: tuple[int, int, int]) -> int:
-        if said["argv"][0] != "zonectl" or becomes_another(said["argv"]):
+        main = loaded(said["argv"])
+        if main is None:
             try:
                 return other(said, ends)
             except OSError as error:
@@ -204,7 +243,7 @@ class Runner:
                 return other(said, ends)
         pid = os.fork()
         if pid == 0:
-            zonectl(said, ends)
+            become(main, said, ends)
         return pid
 
     async def _all_of(self, end: int) -> bytes:

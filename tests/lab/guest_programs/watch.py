@@ -4,6 +4,7 @@
 python3 -m tests.lab.guest_programs.watch files FILE...     each different state of these files
 python3 -m tests.lab.guest_programs.watch mkdir FOLDER      how long making a folder there took
 python3 -m tests.lab.guest_programs.watch pages PID START SIZE      bytes by node, at once
+python3 -m tests.lab.guest_programs.watch anonymous NODE    whose anonymous pages are there, at once
 """
 
 import json
@@ -78,6 +79,27 @@ def _node_of_block() -> dict[int, int]:
     return found
 
 
+def anonymous(node: int) -> dict[str, int]:
+    """Return who ("PID NAME CGROUP") has how many anonymous pages on a node."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            maps = (folder / "numa_maps").read_text()
+            name = (folder / "comm").read_text().strip()
+            where = (folder / "cgroup").read_text().strip()
+        except OSError:  # it has ended
+            continue
+        if count := _anonymous_in(maps, f"N{node}="):
+            found[f"{folder.name} {name} {where}"] = count
+    return found
+
+
+def _anonymous_in(maps: str, prefix: str) -> int:
+    lines = [line for line in maps.splitlines() if " anon=" in line and " file=" not in line]
+    words = (word for line in lines for word in line.split() if word.startswith(prefix))
+    return sum(int(word.removeprefix(prefix)) for word in words)
+
+
 def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     what, *words = sys.argv[1:]
@@ -86,6 +108,8 @@ def main() -> None:
         result = files([Path(word) for word in words])
     elif what == "mkdir":
         result = mkdir(Path(words[0]))
+    elif what == "anonymous":
+        result = anonymous(int(words[0]))
     else:
         result = pages(int(words[0]), int(words[1]), int(words[2]))
     print(json.dumps(result))

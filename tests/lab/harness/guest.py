@@ -13,6 +13,8 @@ from tests.lab.harness.errors import CommandFailed, LabError, LabLost
 from tests.lab.harness.qemu import Machine
 from tests.lab.harness.runner import Runner
 
+PYTHON = "/opt/zoned/bin/python"
+"""Python with zoned and its libraries, in a guest that has it installed."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"}
 _KILL_SECONDS = 10
@@ -125,6 +127,10 @@ class Guest:
     def shell(self, script: str, **options: Any) -> str:
         """Run lines of sh that must succeed, each of them; return their output."""
         return self.check(["sh", "-euc", script], **options)
+
+    def python(self, lines: str, *words: object) -> str:
+        """Run lines of Python that may import zoned, which is installed; return their output."""
+        return self.check([PYTHON, "-c", lines, *map(str, words)])
 
     def start(
         self,

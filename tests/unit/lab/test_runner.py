@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program that runs the lab's commands, here beside the tests instead of in a guest."""
 
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.lab.guest_programs.runner import PYTHON
 from tests.lab.harness.agent import Finished
 from tests.lab.harness.errors import LabError, LabLost
 from tests.lab.harness.loop import Loop
@@ -70,6 +72,24 @@ def test_what_a_command_says_and_how_it_ends(beside: Beside) -> None:
     assert beside.run("no-such-command").returncode == 127
     assert beside.run("pwd", cwd="/usr").stdout == b"/usr\n"
     assert beside.run("cat", stdin=b"in").stdout == b"in"
+
+
+def test_lines_of_python_run_in_a_fork(beside: Beside) -> None:
+    lines = "import os, sys; from zoned import __version__; print(os.getppid(), sys.argv[1:])"
+    done = beside.run(PYTHON, "-c", lines, "3", "a b")
+    assert done.stdout.decode() == f"{beside.program.pid} ['3', 'a b']\n"
+    done = beside.run(PYTHON, "-c", "import sys; sys.exit('no way')")
+    assert (done.returncode, done.stderr) == (1, b"no way\n")
+    done = beside.run(PYTHON, "-c", "1 / 0")
+    assert done.returncode == 1
+    assert b"ZeroDivisionError" in done.stderr
+
+
+def test_the_watch_runs_in_a_fork(beside: Beside) -> None:
+    module = "tests.lab.guest_programs.watch"
+    told = beside.run("env", "A=b", "no-such-python", "-m", module, "anonymous", "0")
+    who = [name for name in json.loads(told.stdout) if name.startswith(f"{beside.program.pid} ")]
+    assert len(who) == 1
 
 
 def test_much_text(beside: Beside) -> None:

@@ -27,16 +27,24 @@ _STRAY_PAGES = 16
 _RUNNER = "lab-runner.service"
 
 
+_GROUPS = """
+import json, pathlib, sys
+found = {}
+for group in filter(pathlib.Path.is_dir, pathlib.Path(sys.argv[1]).iterdir()):
+    found[group.name] = each = []
+    for name in "cpuset.mems", "cpuset.mems.effective":
+        try:
+            each.append((group / name).read_text().strip())
+        except OSError:  # it has no such controller, or has just ended
+            each.append("")
+print(json.dumps(found))
+"""
+
+
 def groups(guest: Guest) -> dict[str, tuple[str, str]]:
     """Return each group below the root: the nodes that were written, and those in force."""
-    script = f"""
-    cd {ROOT}
-    for each in */; do
-        echo "${{each%/}};$(cat $each/cpuset.mems);$(cat $each/cpuset.mems.effective)"
-    done"""
-    # A group may end in between.
-    rows = [line.split(";") for line in guest.shell(script + " 2> /dev/null || true").splitlines()]
-    return {row[0]: (row[1], row[2]) for row in rows}
+    found: dict[str, tuple[str, str]] = json.loads(guest.python(_GROUPS, ROOT))
+    return {name: (written, effective) for name, (written, effective) in found.items()}
 
 
 def outsiders(guest: Guest) -> dict[str, tuple[str, str]]:
@@ -65,7 +73,17 @@ def confined(guest: Guest) -> dict[str, tuple[str, str]]:
 
 def property_of(guest: Guest, unit: str) -> str:
     """Return the nodes of its own that a unit has."""
-    return guest.check(["systemctl", "show", "-P", "AllowedMemoryNodes", unit]).strip()
+    return properties(guest, [unit])[unit]
+
+
+def properties(guest: Guest, units: list[str]) -> dict[str, str]:
+    """Return the nodes of its own that each unit has."""
+    asked = ["systemctl", "show", "-p", "Id", "-p", "AllowedMemoryNodes", "--", *units]
+    found = {}
+    for told in guest.check(asked).split("\n\n"):
+        values = dict(line.split("=", 1) for line in told.splitlines() if line)
+        found[values["Id"]] = values["AllowedMemoryNodes"]
+    return found
 
 
 def alerts(guest: Guest) -> list[dict[str, Any]]:
@@ -283,13 +301,13 @@ def test_lifted_all_is_as_it_was(zoned_guest: Guest, stopping: list[str]) -> Non
     every = guest.read("/sys/devices/system/node/possible").strip()
 
     def state() -> dict[str, Any]:
-        units = [name for name in outsiders(guest) if "." in name]
+        seen = outsiders(guest)
         return {
-            "properties": {unit: property_of(guest, unit) for unit in sorted(units)},
+            "properties": properties(guest, sorted(name for name in seen if "." in name)),
             # The kernel does not empty the set of a group with processes: all nodes are the same.
             "groups": {
                 name: ("" if written == every else written, effective)
-                for name, (written, effective) in outsiders(guest).items()
+                for name, (written, effective) in seen.items()
             },
             "drop-ins": sorted(guest.run(["sh", "-c", _DROP_INS]).stdout.split()),
         }

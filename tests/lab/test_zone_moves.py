@@ -103,20 +103,20 @@ def test_detach_takes_the_pages_home(home: Guest) -> None:
 
 
 def test_zone_moves_with_its_members_and_is_never_without_limits(home: Guest) -> None:
-    inside = start_load(home, "thp", 64, node=2, before=_IN_ZONE, name="inside")
-    came = start_load(home, "small", 64, "--write", node=1, before=_AT_HOME, name="came")
+    inside = start_load(home, "thp", 32, node=2, before=_IN_ZONE, name="inside")
+    came = start_load(home, "small", 32, "--write", node=1, before=_AT_HOME, name="came")
     follow(home, "attach", "db", "--pid", came.pid)
 
     survey = ask(home, "move", "db", "--nodes", "3", "--dry-run")
     assert survey["processes"] == 2
-    assert 128 <= survey["to_move"] // MIB < 176
+    assert 64 <= survey["to_move"] // MIB < 112
     watch = Watch(home, "files", [*_WATCHED, _ZONES_MIN])
-    job = follow(home, "move", "db", "--nodes", "3", "--rate", 24)
+    job = follow(home, "move", "db", "--nodes", "3", "--rate", 16)
     states = [state for state, _ in watch.end()]
     assert is_done(job), job
     assert job["processes"] == 2
 
-    assert inside.by_node() == came.by_node() == {3: 64}
+    assert inside.by_node() == came.by_node() == {3: 32}
     assert {state[1] for state in states} == {str(384 * MIB)}
     assert {state[2] for state in states} == {str(384 * MIB)}
     assert min(int(state[3]) for state in states) >= 384 * MIB

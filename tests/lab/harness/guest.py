@@ -74,6 +74,7 @@ class Guest:
         self.share = machine.share
         self.on_reclaim: list[Callable[[Guest], None]] = []
         self.facts: dict[str, Any] = {}
+        self.ended = False
         self._running: list[Process] = []
         self._runner: Runner | None = None
         self._runner_command: Sequence[str] = ()
@@ -274,6 +275,7 @@ class Guest:
 
     def close(self) -> None:
         """End the guest; what it had on its disk is gone."""
+        self.ended = True
         self.machine.close()
 
     def __enter__(self) -> Self:

@@ -40,6 +40,8 @@ def _logged(item: pytest.Item) -> list[tuple[str, str]]:
     guests = {id(value): value for value in values if isinstance(value, Guest)}
     logs = []
     for guest in guests.values():
+        if guest.ended:  # it could not be cleaned up
+            continue
         try:
             logs.append(("log of the guest", guest.log()))
         except (LabError, subprocess.TimeoutExpired) as error:

@@ -62,6 +62,7 @@ import pytest
 from tests.lab.harness.guest import Guest
 
 class Fake(Guest):
+    ended = False
     def __init__(self): pass
     def log(self): {log}
 
@@ -88,3 +89,10 @@ def test_failed_test_tells_what_its_guest_logged(tmp_path: Path, log: str, said:
     report = done.stdout.partition("log of the guest")[2]
     assert said in report, done.stdout
     assert "log of the guest" not in report
+
+
+def test_guest_that_was_ended_is_not_asked(tmp_path: Path) -> None:
+    text = GUEST.replace("{log}", "raise RuntimeError('Event loop is closed')")
+    done = run(tmp_path, text.replace("ended = False", "ended = True"))
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "log of the guest" not in done.stdout

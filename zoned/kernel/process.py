@@ -3,8 +3,8 @@
 
 A pid alone is never an identity: it may have gone to another process since. Pid and start time
 together are one. Everything is read below the injected root, never from the running system
-behind its back. Sources: proc_pid_stat(5), proc_pid_status(5), proc_pid_smaps(5),
-proc_pid_numa_maps(5).
+behind its back. Sources: proc_pid_stat(5), proc_pid_status(5), proc_tid_children(5),
+proc_pid_smaps(5), proc_pid_numa_maps(5).
 """
 
 from __future__ import annotations
@@ -82,13 +82,26 @@ def alive(root: Root, process: Process) -> bool:
 
 def children(root: Root, pids: Collection[int]) -> tuple[int, ...]:
     """Return the processes whose parent is one of `pids`, by number."""
-    found = []
-    for folder in root.proc.iterdir():
-        if folder.name.isdigit():
-            stat = _stat(folder)
-            if stat is not None and int(stat[1][_PPID]) in pids:
-                found.append(int(folder.name))
-    return tuple(sorted(found))
+    lists = [_children(root.proc / str(pid)) for pid in pids]
+    if None in lists:
+        return _by_parent(root, pids)
+    return tuple(sorted(frozenset().union(*filter(None, lists))))
+
+
+def _children(folder: Path) -> frozenset[int] | None:
+    """Return a process's children; None where the kernel does not list them, or it is gone.
+
+    The list of a thread may leave one out while another one ends (proc_tid_children(5)): what is
+    missing in one reading is there in the next.
+    """
+    texts = [read_text(each) for _ in range(2) for each in (folder / "task").glob("*/children")]
+    return frozenset(int(pid) for text in texts for pid in (text or "").split()) if texts else None
+
+
+def _by_parent(root: Root, pids: Collection[int]) -> tuple[int, ...]:
+    """Look through all processes for their parents."""
+    stats = ((pid, _stat(root.proc / str(pid))) for pid in all_pids(root))
+    return tuple(pid for pid, stat in stats if stat is not None and int(stat[1][_PPID]) in pids)
 
 
 def all_pids(root: Root) -> tuple[int, ...]:

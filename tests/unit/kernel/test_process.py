@@ -16,7 +16,15 @@ from tests.unit.fake_sys import write
 from zoned.errors import KernelThread, MachineError, NoSuchProcess
 from zoned.kernel import process
 from zoned.kernel import root as root_module
-from zoned.kernel.process import Process, alive, anon_pss, anon_rss, find, pages_by_node
+from zoned.kernel.process import (
+    Process,
+    alive,
+    anon_pss,
+    anon_rss,
+    children,
+    find,
+    pages_by_node,
+)
 from zoned.kernel.root import Root, sysroot
 
 if TYPE_CHECKING:
@@ -90,6 +98,35 @@ def test_alive_knows_a_pid_that_was_given_away(tmp_path: Path) -> None:
     assert alive(root, found)
     assert not alive(root, Process(pid=12, start_time=77, name="sleep", uid=1000, ppid=4))
     assert not alive(root, Process(pid=13, start_time=78, name="sleep", uid=1000, ppid=4))
+
+
+def test_children_are_those_of_all_threads(tmp_path: Path) -> None:
+    root = fake(tmp_path, **{"task/12/children": "31 9 \n", "task/13/children": "40 "})
+    assert children(root, [12]) == (9, 31, 40)
+
+
+def test_children_that_one_reading_leaves_out_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = iter(["31 9", "9 40"])
+    monkeypatch.setattr(process, "read_text", lambda _: next(readings))
+    assert children(fake(tmp_path, **{"task/12/children": ""}), [12]) == (9, 31, 40)
+
+
+def test_without_lists_children_are_known_by_their_parent(tmp_path: Path) -> None:
+    write(tmp_path, {"proc/5/stat": "5 (x) S 1", "proc/6/task/6/children": "7"})
+    root = fake(tmp_path, stat=stat())
+    assert children(root, [4]) == (12,)
+    assert children(root, [4, 6]) == (12,)
+    assert children(root, [6]) == (7,)
+    assert children(root, [1]) == (5,)
+
+
+def test_children_of_our_own() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert child.pid in children(Root(), [os.getpid()])
+        assert child.pid in process._by_parent(Root(), [os.getpid()])
+        child.kill()
 
 
 def test_anonymous_memory(tmp_path: Path) -> None:

@@ -59,14 +59,25 @@ class Pages:
 
     addresses: Words
     """bytes, multiples of the page size"""
-    pfns: Words
-    """page frame numbers"""
-    exclusive: npt.NDArray[np.bool_]
-    """mapped by this process only, and only once"""
-    file: npt.NDArray[np.bool_]
-    """of a file, or of memory that processes share"""
+    entries: Words
+    """what the kernel tells of each"""
     swapped: int
     """bytes of the same range that are in swap; a page on its way between nodes counts as such"""
+
+    @property
+    def pfns(self) -> Words:
+        """Page frame numbers."""
+        return self.entries & _PFN
+
+    @property
+    def exclusive(self) -> npt.NDArray[np.bool_]:
+        """Which are mapped by this process only, and only once."""
+        return (self.entries & _EXCLUSIVE).astype(np.bool_)
+
+    @property
+    def file(self) -> npt.NDArray[np.bool_]:
+        """Which are of a file, or of memory that processes share."""
+        return (self.entries & _FILE).astype(np.bool_)
 
 
 class PageMap:
@@ -129,23 +140,22 @@ class PageMap:
             raise ValueError(f"{start:#x}-{end:#x}: not whole pages")
         words = self._read(start, end)
         resident = words.view(np.int64) < 0
-        chosen = words[resident]
-        pfns = chosen & _PFN
-        self._shown = self._shown or bool(pfns.any())
+        swapped = 0
+        if resident.all():
+            addresses = np.arange(start, start + len(words) * _PAGE, _PAGE, dtype=np.uint64)
+        else:
+            addresses = np.flatnonzero(resident).astype(np.uint64) * np.uint64(_PAGE)
+            addresses += np.uint64(start)
+            swapped = int(np.count_nonzero(words[~resident] & _SWAPPED)) * _PAGE
+            words = words[resident]
         # One page of number 0 exists (a device's), so a single 0 proves nothing once others came.
-        if len(pfns) and not self._shown:
+        self._shown = self._shown or bool((words & _PFN).any())
+        if len(words) and not self._shown:
             raise Unsupported(
                 f"the kernel hides the page frame numbers of process {self._pid}",
                 hint="this needs CAP_SYS_ADMIN",
             )
-        return Pages(
-            addresses=np.flatnonzero(resident).astype(np.uint64) * np.uint64(_PAGE)
-            + np.uint64(start),
-            pfns=pfns,
-            exclusive=(chosen & _EXCLUSIVE) != 0,
-            file=(chosen & _FILE) != 0,
-            swapped=int(np.count_nonzero(words[~resident] & _SWAPPED)) * _PAGE,
-        )
+        return Pages(addresses=addresses, entries=words, swapped=swapped)
 
     def _read(self, start: int, end: int) -> Words:
         """Return the entries; fewer where the process or its addresses end."""

@@ -42,6 +42,9 @@ PAGE = 4096
 GROUP = 1 << 16
 """Pages that are worked on in one go, about: fewer at the end, more where a folio may go on."""
 
+_HUGE = np.uint64(2 << 20)
+_IN_HUGE = int(_HUGE) // PAGE
+
 _NEAR = 1024 * PAGE
 """Mappings that lie nearer to each other than this are looked at as one."""
 
@@ -58,13 +61,15 @@ class Resident:
     shared: NDArray[np.bool_]
     """mapped more than once"""
     program: NDArray[np.bool_]
-    """of a mapping of a file that may be executed"""
+    """which of those that are shared belong to a file that may be executed"""
 
     def __len__(self) -> int:
         return len(self.addresses)
 
-    def only(self, chosen: NDArray[np.bool_]) -> Resident:
+    def only(self, chosen: NDArray[np.bool_] | slice) -> Resident:
         """Return some of them."""
+        if not isinstance(chosen, slice) and chosen.all():
+            return self
         return Resident(
             addresses=self.addresses[chosen],
             pfns=self.pfns[chosen],
@@ -94,6 +99,8 @@ class Folios:
 
     def only(self, chosen: NDArray[np.bool_]) -> Folios:
         """Return some of them."""
+        if chosen.all():
+            return self
         return Folios(
             addresses=self.addresses[chosen],
             pfns=self.pfns[chosen],
@@ -157,30 +164,48 @@ class Eyes:
             found = mappings(self._root, process.pid)
             programs = _Programs(found)
             for pages in _groups(pagemap, found):
-                nodes = self.nodes.nodes(pages.pfns)
+                pfns = pages.pfns
+                nodes = self.nodes.nodes(pfns)
                 _ask_unknown(process.pid, pages.addresses, nodes)
+                shared = ~pages.exclusive
                 yield Resident(
                     addresses=pages.addresses,
-                    pfns=pages.pfns,
+                    pfns=pfns,
                     nodes=nodes,
-                    shared=~pages.exclusive,
-                    program=programs.have(pages.addresses),
+                    shared=shared,
+                    program=programs.have(pages.addresses, shared),
                 )
+
+    def parts(self, pages: Resident, most: int) -> Iterator[Resident]:
+        """Yield pages in parts of about so many, or of 2 MiB; no folio is cut in two."""
+        begin, step = 0, max(most, _IN_HUGE)
+        at = step
+        while at < len(pages):
+            # Most folios of more than a page are aligned to their size, and none is larger.
+            end = int(np.searchsorted(pages.addresses, pages.addresses[at] // _HUGE * _HUGE))
+            if has(self.flags.flags(pages.pfns[end : end + 1]), KPF_COMPOUND_TAIL):
+                at += _IN_HUGE
+                continue
+            yield pages.only(slice(begin, end))
+            begin, at = end, end + step
+        yield pages.only(slice(begin, None))
 
     def folios(self, pages: Resident) -> Folios:
         """Return the folios that pages make up, without what is no memory of the kernel's."""
         flags = self.flags.flags(pages.pfns)
-        starts = np.flatnonzero(_first_pages(pages, flags))
-        sizes = np.diff(np.append(starts, len(pages))) * PAGE
+        first = _first_pages(pages, flags)
+        starts = np.flatnonzero(first)
+        heads = pages.only(first)
+        flags = flags if first.all() else flags[starts]
         return Folios(
-            addresses=pages.addresses[starts],
-            pfns=pages.pfns[starts],
-            sizes=sizes.astype(np.int64),
-            nodes=pages.nodes[starts],
-            flags=flags[starts],
-            shared=pages.shared[starts],
-            program=pages.program[starts],
-        ).only(~has(flags[starts], _NOT_MEMORY))
+            addresses=heads.addresses,
+            pfns=heads.pfns,
+            sizes=np.diff(starts, append=len(pages)) * PAGE,
+            nodes=heads.nodes,
+            flags=flags,
+            shared=heads.shared,
+            program=heads.program,
+        ).only(~has(flags, _NOT_MEMORY))
 
 
 class _Programs:
@@ -190,9 +215,12 @@ class _Programs:
         self._starts = np.array([each.start for each in found], np.uint64)
         self._are = np.array([each.file and each.executable for each in found], np.bool_)
 
-    def have(self, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Tell which addresses lie in one."""
-        return self._are[np.searchsorted(self._starts, addresses, side="right") - 1]
+    def have(self, addresses: NDArray[np.uint64], asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Tell which addresses lie in one, of those that are asked for."""
+        found = np.zeros(len(addresses), np.bool_)
+        places = np.searchsorted(self._starts, addresses[asked], side="right") - 1
+        found[asked] = self._are[places]
+        return found
 
 
 def _ask_unknown(pid: int, addresses: NDArray[np.uint64], nodes: NDArray[np.int32]) -> None:
@@ -257,9 +285,7 @@ def _joined(parts: list[Pages]) -> Pages:
         return parts[0]
     return Pages(
         addresses=np.concatenate([each.addresses for each in parts]),
-        pfns=np.concatenate([each.pfns for each in parts]),
-        exclusive=np.concatenate([each.exclusive for each in parts]),
-        file=np.concatenate([each.file for each in parts]),
+        entries=np.concatenate([each.entries for each in parts]),
         swapped=sum(each.swapped for each in parts),
     )
 
@@ -271,6 +297,8 @@ def _first_pages(pages: Resident, flags: NDArray[np.uint64]) -> NDArray[np.bool_
     """
     first = np.ones(len(pages), np.bool_)
     follows = has(flags[1:], KPF_COMPOUND_TAIL)
+    if not follows.any():
+        return first
     follows &= pages.pfns[1:] == pages.pfns[:-1] + np.uint64(1)
     follows &= pages.addresses[1:] == pages.addresses[:-1] + np.uint64(PAGE)
     first[1:] = ~follows

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from zoned.engine.migration.sight import Seen, Sight
     from zoned.kernel.process import Process
 
-_PIECE_BYTES = 32 << 20
-"""What a thread takes at a time: enough to be worth it, little enough to share evenly."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
@@ -114,7 +111,15 @@ class Mover:
             targets = self._move.route.assign(chosen.nodes, begin)
             begin += len(chosen)
             for folio, flags, mask in _classes(chosen):
-                yield from _pieces(seen.process, folio, flags, chosen.only(mask), targets[mask])
+                found = chosen.only(mask)
+                yield Work(
+                    process=seen.process,
+                    folio=folio,
+                    addresses=found.addresses,
+                    sizes=found.sizes,
+                    targets=targets[mask],
+                    flags=flags,
+                )
 
     def _step(self, work: Work) -> None:
         if work.whole:
@@ -208,26 +213,9 @@ class Mover:
 
 def _classes(folios: Folios) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
     """Split folios by size and by the flags that moving them takes."""
-    if not len(folios):
-        return
-    orders = np.ceil(np.log2(folios.sizes)).astype(np.int64)
-    for order in np.unique(orders).tolist():
+    orders = np.frexp(folios.sizes - 1)[1]
+    for order in np.flatnonzero(np.bincount(orders)).tolist():
         for shared, flags in ((False, MPOL_MF_MOVE), (True, MPOL_MF_MOVE_ALL)):
             mask = (orders == order) & (folios.shared == shared)
             if mask.any():
                 yield 1 << order, flags, mask
-
-
-def _pieces(
-    process: Process, folio: int, flags: int, folios: Folios, targets: NDArray[np.int32]
-) -> Iterator[Work]:
-    step = max(1, _PIECE_BYTES // folio)
-    for at in range(0, len(folios), step):
-        yield Work(
-            process=process,
-            folio=folio,
-            addresses=folios.addresses[at : at + step],
-            sizes=folios.sizes[at : at + step],
-            targets=targets[at : at + step],
-            flags=flags,
-        )

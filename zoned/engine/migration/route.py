@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_MOST_NODES = 1024
+"""of the largest kernels (CONFIG_NODES_SHIFT is 10 at most)"""
+
 _RUN = 512
 """Folios that follow each other and go to the same node: what is used together stays together."""
 
@@ -37,10 +40,9 @@ class Route:
 
     def misplaced(self, nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Tell which pages, by the node they are on, have to move."""
-        wrong = ~np.isin(nodes, list(self.targets)) & (nodes >= 0)
-        if self.sources is not None:
-            wrong &= np.isin(nodes, list(self.sources))
-        return wrong
+        if self.sources is None:
+            return ~among(nodes, self.nodes) & (nodes >= 0)
+        return among(nodes, self.sources - self.nodes)
 
     def assign(self, nodes: NDArray[np.int32], begin: int = 0) -> NDArray[np.int32]:
         """Return the target of each misplaced page. `begin` is how many came before these."""
@@ -65,3 +67,10 @@ class Route:
         if self.sources is None or len(self.sources) != len(self.targets):
             return {}
         return dict(zip(sorted(self.sources), sorted(self.targets), strict=True))
+
+
+def among(nodes: NDArray[np.int32], chosen: frozenset[int]) -> NDArray[np.bool_]:
+    """Tell which are among the chosen nodes; -1, no node, is not."""
+    table = np.zeros(_MOST_NODES + 1, np.bool_)
+    table[list(chosen)] = True
+    return table[nodes]

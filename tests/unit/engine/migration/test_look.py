@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.unit.engine.migration.fake_kernel import FakeKernel, process_of
 from tests.unit.fake_sys import write
 from zoned.engine.migration import look
 from zoned.engine.migration.look import GROUP, PAGE, Eyes, Folios, Resident, where
@@ -111,9 +112,7 @@ class Present:
 
     def pages(self, start: int, end: int) -> Pages:
         addresses = np.arange(start, end, PAGE, dtype=np.uint64)
-        yes = np.ones(len(addresses), np.bool_)
-        pfns = addresses // np.uint64(PAGE) + np.uint64(7)
-        return Pages(addresses=addresses, pfns=pfns, exclusive=yes, file=~yes, swapped=0)
+        return Pages(addresses=addresses, entries=addresses // np.uint64(PAGE) + 7, swapped=0)
 
 
 def groups(*runs: tuple[int, int]) -> list[int]:
@@ -200,7 +199,7 @@ def proc(tmp_path: Path) -> FakeProc:
 
 def test_the_folios_of_a_process(proc: FakeProc) -> None:
     lru = int(KPF_LRU)
-    proc.pages = {16: (5, True), 17: (40_000, False), 18: (40_001, True), 32: (6, True)}
+    proc.pages = {16: (5, True), 17: (40_000, False), 18: (40_001, True), 32: (6, False)}
     proc.flags = {5: lru, 40_000: lru | HEAD, 40_001: lru | TAIL, 6: lru}
     (found,) = proc.eyes(
         "00010000-00013000 rw-p 0 00:00 0 \n00020000-00021000 r-xp 0 08:01 12 /bin/x\n"
@@ -209,7 +208,43 @@ def test_the_folios_of_a_process(proc: FakeProc) -> None:
     assert found.program.tolist() == [False, False, True]
     assert found.sizes.tolist() == [PAGE, 2 * PAGE, PAGE]
     assert found.nodes.tolist() == [0, 1, 0]
-    assert found.shared.tolist() == [False, True, False]
+    assert found.shared.tolist() == [False, True, True]
+
+
+def parts_of(kernel: FakeKernel, most: int) -> list[tuple[int, int]]:
+    """Return the first address of each part, in pages, and how many pages it has."""
+    eyes = kernel.eyes(None)
+    (pages,) = eyes.resident(process_of(7))
+    found = list(eyes.parts(pages, most))
+    assert np.concatenate([each.pfns for each in found]).tolist() == pages.pfns.tolist()
+    return [(int(each.addresses[0]) // PAGE, len(each)) for each in found]
+
+
+@pytest.mark.parametrize(
+    ("size", "at", "parts"),
+    [
+        # Small pages: at borders of 2 MiB, wherever the first one lies.
+        (PAGE, 0, [(0, 1024), (1024, 1024), (2048, 512)]),
+        (PAGE, 511, [(511, 513), (1024, 1024), (2048, 1023)]),
+        # Huge pages, then such as are mapped across these borders, and larger ones.
+        (512 * PAGE, 0, [(0, 1024), (1024, 1024), (2048, 512)]),
+        (512 * PAGE, 8, [(8, 2560)]),
+        (768 * PAGE, 0, [(0, 1536), (1536, 1536)]),
+        (640 * PAGE, 512, [(512, 2560)]),
+        (1024 * PAGE, 512, [(512, 1024), (1536, 1024), (2560, 1024)]),
+    ],
+)
+def test_parts_cut_no_folio(size: int, at: int, parts: list[tuple[int, int]]) -> None:
+    kernel = FakeKernel(group=9999)
+    kernel.fill(7, 0, -(-2560 * PAGE // size), size=size, at=at * PAGE)
+    assert parts_of(kernel, 1024) == parts
+
+
+def test_parts_are_no_smaller_than_a_huge_page() -> None:
+    kernel = FakeKernel(group=9999)
+    kernel.fill(7, 0, 1025, at=0)
+    assert parts_of(kernel, 1) == [(0, 512), (512, 512), (1024, 1)]
+    assert parts_of(kernel, 9999) == [(0, 1025)]
 
 
 def test_what_is_no_memory_is_left_out(proc: FakeProc) -> None:

@@ -14,27 +14,30 @@ _T = TypeVar("_T")
 
 
 def work_off(items: Iterable[_T], step: Callable[[_T], None], threads: int) -> None:
-    """Do a step for each item, by several threads; what is next is taken from `items` by one.
+    """Do a step for each item, by several threads, while this one goes on with the list.
 
-    The first exception ends all of them and is raised.
+    The list is never more than two items for each thread ahead. The first exception ends all of
+    them and is raised.
     """
-    feed, lock, failed = iter(items), threading.Lock(), threading.Event()
+    ahead, failed = threading.Semaphore(3 * threads), threading.Event()
 
-    def worker() -> None:
-        done = False
+    def work(item: _T) -> None:
+        done = failed.is_set()
         try:
-            while not failed.is_set():
-                with lock:
-                    item = next(feed, None)
-                if item is None:
-                    break
+            if not done:
                 step(item)
-            done = True
+                done = True
         finally:
             if not done:
                 failed.set()
+            ahead.release()
 
+    futures = []
     with ThreadPoolExecutor(threads, thread_name_prefix="zoned-mover") as pool:
-        futures = [pool.submit(worker) for _ in range(threads)]
+        for item in items:
+            ahead.acquire()
+            if failed.is_set():
+                break
+            futures.append(pool.submit(work, item))
     for future in futures:
         future.result()

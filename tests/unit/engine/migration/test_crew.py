@@ -30,17 +30,23 @@ def test_they_work_at_the_same_time() -> None:
     work_off(range(3), step, 3)
 
 
-def test_the_list_is_only_ever_asked_by_one() -> None:
-    """A generator that is asked while it works raises ValueError."""
-    busy, done = threading.Event(), list[int]()
+def test_the_list_goes_on_while_others_work_but_not_far_ahead() -> None:
+    asked, three = list[int](), threading.Event()
 
     def items() -> Iterator[int]:
-        for item in range(20):
-            busy.wait(0.01)  # Nobody sets it: the others have time to get here.
+        for item in range(50):
+            asked.append(item)
+            if item == 3:
+                three.set()
             yield item
 
-    work_off(items(), done.append, 4)
-    assert sorted(done) == list(range(20))
+    def step(item: int) -> None:
+        if item == 0:
+            assert three.wait(20)
+        assert len(asked) <= item + 5
+
+    work_off(items(), step, 1)
+    assert len(asked) == 50
 
 
 def test_the_first_exception_ends_all_and_is_raised() -> None:
@@ -59,6 +65,24 @@ def test_the_first_exception_ends_all_and_is_raised() -> None:
         work_off(items, step, 2)
     assert next(items) < 1_000_000 - 1
     assert 1 not in done
+
+
+def test_what_was_listed_ahead_of_an_exception_is_left() -> None:
+    ahead, done = threading.Event(), list[int]()
+
+    def items() -> Iterator[int]:
+        yield from (0, 1)
+        ahead.set()
+        yield 2
+
+    def step(item: int) -> None:
+        assert ahead.wait(20)
+        done.append(item)
+        raise ValueError(item)
+
+    with pytest.raises(ValueError, match="0"):
+        work_off(items(), step, 1)
+    assert done == [0]
 
 
 def test_a_list_that_cannot_be_made_ends_it_too() -> None:

@@ -153,7 +153,7 @@ class Zones(VarlinkInterface, name="io.zoned.Zones"):
     ) -> JobInfo:
         """Move a zone, with the pages of its members, to other nodes.
 
-        stall is in milliseconds a call, rate in MB/s (10^6 bytes), movers a number of threads.
+        stall is in milliseconds, rate in MB/s (10^6 bytes), movers a number of threads.
         """
         return await self._backend.start_job(
             JobKind.MOVE, name=name, nodes=nodes, stall=stall, rate=rate, movers=movers
@@ -227,7 +227,7 @@ class Memory(VarlinkInterface, name="io.zoned.Memory"):
         """Move pages from the nodes source (all others) to the nodes target.
 
         Of a process, a unit, a cgroup or a zone's members; with shared also those that others map.
-        stall is in milliseconds a call, rate in MB/s (10^6 bytes), movers a number of threads.
+        stall is in milliseconds, rate in MB/s (10^6 bytes), movers a number of threads.
         """
         who = {"pid": pid, "unit": unit, "cgroup": cgroup, "zone": zone}
         how = {"shared": shared, "stall": stall, "rate": rate, "movers": movers}

@@ -62,8 +62,8 @@ def pace_options(command: Command) -> Command:
             "--stall",
             metavar="MS",
             type=Positive(),
-            help="Aim at no call of the kernel longer than this many milliseconds; pages cannot"
-            " be used while one moves them.  [default: 10]",
+            help="Aim at keeping no page out of use for more than this many milliseconds while it"
+            " moves.  [default: 10]",
         ),
     ):
         command = option(command)

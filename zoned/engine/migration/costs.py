@@ -17,6 +17,11 @@ class Costs:
         """move_pages(2), a call each"""
         self.whole = Line()
         """migrate_pages(2), a process each"""
+        self._work: dict[int, Line] = {}
+
+    def work(self, folio: int) -> Line:
+        """Return how long move_pages(2) works for folios of so many bytes, without its waits."""
+        return self._work.setdefault(folio, Line())
 
     def prefer_whole(self, size: int, calls: int, bound: float) -> bool:
         """Tell whether one migrate_pages(2) should move a process that has `size` bytes to move.

@@ -56,7 +56,7 @@ class Mover:
         self._control = control
         self._costs = costs
         self._alive = alive
-        self._pacer = Pacer(move.pace.stall)
+        self._pacer = Pacer(move.pace.stall, costs.work)
         self._throttle = Throttle(move.pace.rate)
         self._lock = threading.Lock()
         self.dealt: dict[int, int] = {}
@@ -138,9 +138,9 @@ class Mover:
         size = int(work.sizes[part].sum())
         self._ready(size)
         result = move_batch(work.process.pid, work.addresses[part], work.targets[part], work.flags)
-        self._pacer.learn(work.folio, part.stop - part.start, result.busy)
-        self._costs.batches.learn(size, result.seconds)
-        self._account(work, part, size, result)
+        if 2 * self._account(work, part, size, result) > size:
+            self._pacer.learn(work.folio, size, result.busy)
+            self._costs.batches.learn(size, result.seconds)
 
     def _ready(self, size: int) -> None:
         """Wait for the turn of `size` bytes. Raises Cancelled, Suspended."""
@@ -176,23 +176,26 @@ class Mover:
         result = Result(status=status, seconds=seconds)
         self._account(work, slice(0, len(work.addresses)), int(work.sizes.sum()), result)
 
-    def _account(self, work: Work, part: slice, size: int, result: Result) -> None:
+    def _account(self, work: Work, part: slice, size: int, result: Result) -> int:
+        """Return the bytes that moved."""
         self._control.called(result.seconds)
         if result.all_moved:
             self._deal(work, size)
-            return
-        addresses, sizes = work.addresses[part], work.sizes[part]
+            return size
+        moved, addresses, sizes = 0, work.addresses[part], work.sizes[part]
         for mask, outcome in result.outcomes(work.targets[part]):
             if not mask.any():
                 continue
             if outcome is Outcome.MOVED:
-                self._deal(work, int(sizes[mask].sum()))
+                moved = int(sizes[mask].sum())
+                self._deal(work, moved)
             elif outcome is Outcome.ABSENT:
                 self._control.count(outcome, self._newly_absent(work, addresses[mask], sizes[mask]))
             elif outcome is not Outcome.GONE:
                 with self._lock:
                     for address in addresses[mask].tolist():
                         self.refused[work.process.pid, address] = outcome
+        return moved
 
     def _newly_absent(
         self, work: Work, addresses: NDArray[np.uint64], sizes: NDArray[np.int64]

@@ -3,62 +3,63 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from typing import TYPE_CHECKING
 
-from zoned.engine.migration.line import Line
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zoned.engine.migration.line import Line
 
 PAGE = 4096
-_FIRST_BYTES = 64 * PAGE
+_AT_ONCE = 512 * PAGE
+"""What the kernel takes out of use at once: so much, or one folio that is larger."""
 _LEAST_BYTES = 64 * PAGE
 """Below that the fixed cost of a call is nearly all of it: it drains lists on every CPU."""
 _MOST_BYTES = 65536 * PAGE
-_EVERY = 4
+_CALL = 0.1
+"""Seconds that a call is to work at most: so soon a job can be paused."""
 _MARGIN = 0.7
 """The part of the bound that is aimed at: calls vary."""
+_EVERY = 4
 
 
 class Pacer:
     """Chooses batch sizes so that no page is out of use for longer than a bound.
 
-    A page can be used until the kernel begins to move the batch that it is in. So what counts is
-    the time that the call works, not what it waits for at its beginning (other CPUs that drain
-    their lists, lru_cache_disable in mm/swap.c), and of that the part that grows with the batch.
-    Folios of each size have a pace of their own: copying weighs more for huge ones, the rest for
-    small ones. Thread-safe.
+    A page can be used until the kernel begins to move the group that it is in. A call moves its
+    pages in groups, of NR_MAX_BATCHED_MIGRATION pages since Linux 6.3 and of one folio before
+    (migrate_pages in mm/migrate.c). So a call for much holds nobody up for longer than one for a
+    group; only where a group alone would take longer than the bound, batches are smaller. What
+    counts is the time that a call works, not what it waits for at its beginning (other CPUs that
+    drain their lists, lru_cache_disable in mm/swap.c). Folios of each size have a pace of their
+    own: copying weighs more for huge ones, the rest for small ones. Thread-safe.
     """
 
-    def __init__(self, bound: float) -> None:
-        """Take the bound in seconds."""
+    def __init__(self, bound: float, work: Callable[[int], Line]) -> None:
+        """Take the bound in seconds, and what tells how long calls for folios of a size work."""
         self._bound = bound
-        self._lines: dict[int, Line] = {}
-        self._sizes: dict[int, int] = {}
-        self._calls: dict[int, int] = {}
-        self._lock = threading.Lock()
+        self._work = work
+        self._calls = itertools.count(1)
 
     def batch(self, folio: int) -> int:
-        """Return how many folios of this many bytes to move in the next call; at least one.
+        """Return how many folios of this many bytes to move in the next call; at least one."""
+        _, slope = self._work(folio).fit()
+        if not slope:
+            size = _AT_ONCE
+        elif slope * max(folio, _AT_ONCE) <= _MARGIN * self._bound:
+            size = int(_CALL / slope)
+        else:
+            size = int(_MARGIN * self._bound / slope)
+            # From calls of one size alone nobody can tell which part of their time grows with it.
+            if next(self._calls) % _EVERY == 0:
+                size //= 2
+        return max(1, min(max(size, _LEAST_BYTES), _MOST_BYTES) // folio)
 
-        Now and then it is another number than before: from calls of one size alone nobody can
-        tell which part of their time grows with the size.
-        """
-        with self._lock:
-            self._calls[folio] = calls = self._calls.get(folio, 0) + 1
-            size = self._sizes.get(folio, _FIRST_BYTES)
-            if calls % _EVERY == 0:
-                size = size // 2 if size > _LEAST_BYTES else size * 2
-        return max(1, size // folio)
-
-    def learn(self, folio: int, count: int, seconds: float) -> None:
-        """Take note of how long a call for `count` folios worked (its processor's time)."""
-        with self._lock:
-            line = self._lines.setdefault(folio, Line())
-            line.learn(count * folio, seconds)
-            _, slope = line.fit()
-            wanted = int(_MARGIN * self._bound / slope) if slope else _MOST_BYTES
-            # One call out of line must not decide: at most twice or half of what it was.
-            now = self._sizes.get(folio, _FIRST_BYTES)
-            wanted = max(now // 2, min(wanted, max(now, count * folio) * 2))
-            self._sizes[folio] = max(_LEAST_BYTES, min(wanted, _MOST_BYTES))
+    def learn(self, folio: int, size: int, seconds: float) -> None:
+        """Take note of how long a call that moved `size` bytes worked (its processor's time)."""
+        self._work(folio).learn(size, seconds)
 
 
 class Throttle:

@@ -138,8 +138,8 @@ def test_a_process_that_ends_is_a_normal_end(bench: Bench) -> None:
 
     bench.kernel.before = end
     progress = bench.move()
-    moved = 64 * PAGE + 3 * PAGE
-    assert progress.outcomes == {Outcome.MOVED: moved, Outcome.GONE: 136 * PAGE}
+    moved = 100 * PAGE + 3 * PAGE
+    assert progress.outcomes == {Outcome.MOVED: moved, Outcome.GONE: 100 * PAGE}
     assert (progress.processes, progress.gone, progress.left_behind) == (1, 1, 0)
     assert [pid for pid, *_ in bench.kernel.calls].count(A) == 2
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import mmap
 import os
 import struct
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 
     Words = npt.NDArray[np.uint64]
 
-WINDOW = 1 << 16
-"""Pages that one range of `PageMap.present` has at most: 256 MiB of 4 KiB pages."""
+WINDOW = 1 << 13
+"""Pages that one range of `PageMap.present` has at most: 32 MiB of 4 KiB pages. Their arrays stay
+in the processor's caches, and in memory that was in use before."""
+MOST_SCANNED = 1 << 16
+"""Pages that one scan finds at most: the process can map nothing meanwhile."""
 
 _PAGE = mmap.PAGESIZE
 # Entries of /proc/PID/pagemap. Bit 63, present, is the sign of the word.
@@ -186,7 +190,7 @@ class PageMap:
             return None
         regions = np.empty((_REGIONS, 3), np.uint64)
         place = regions.__array_interface__["data"][0]
-        limits = (place, _REGIONS, WINDOW, 0, _IS_PRESENT, 0, _IS_PRESENT)
+        limits = (place, _REGIONS, MOST_SCANNED, 0, _IS_PRESENT, 0, _IS_PRESENT)
         argument = bytearray(_ARGUMENT.pack(_ARGUMENT.size, 0, start, end, 0, *limits))
         try:
             count = fcntl.ioctl(self._fd, _SCAN, argument, True)  # noqa: FBT003 - only by position
@@ -218,9 +222,10 @@ def _open(folder: Path, pid: int) -> int:
 
 
 def _windows(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Cut a range where its addresses are multiples of a window's: no huge page goes on there."""
     step = WINDOW * _PAGE
-    for first in range(start, end, step):
-        yield first, min(first + step, end)
+    borders = [start, *range(start // step * step + step, end, step), end]
+    yield from itertools.pairwise(borders)
 
 
 def _join(regions: Words) -> Iterator[tuple[int, int]]:

@@ -39,11 +39,8 @@ if TYPE_CHECKING:
     from zoned.kernel.root import Root
 
 PAGE = 4096
-GROUP = 1 << 16
-"""Pages that are worked on in one go, about: fewer at the end, more where a folio may go on."""
-
-_HUGE = np.uint64(2 << 20)
-_IN_HUGE = int(_HUGE) // PAGE
+GROUP = 1 << 13
+"""Pages that are worked on in one go, about: fewer at the end, more where a folio goes on."""
 
 _NEAR = 1024 * PAGE
 """Mappings that lie nearer to each other than this are looked at as one."""
@@ -66,9 +63,9 @@ class Resident:
     def __len__(self) -> int:
         return len(self.addresses)
 
-    def only(self, chosen: NDArray[np.bool_] | slice) -> Resident:
+    def only(self, chosen: NDArray[np.bool_]) -> Resident:
         """Return some of them."""
-        if not isinstance(chosen, slice) and chosen.all():
+        if chosen.all():
             return self
         return Resident(
             addresses=self.addresses[chosen],
@@ -158,12 +155,12 @@ class Eyes:
     def resident(self, process: Process) -> Iterator[Resident]:
         """Yield the resident pages of a process in groups; of one that ended, nothing.
 
-        No folio is cut in two by a group's end, unless very many lie one after the other.
+        No folio is cut in two by a group's end.
         """
         with contextlib.suppress(NoSuchProcess), PageMap(self._root, process.pid) as pagemap:
             found = mappings(self._root, process.pid)
             programs = _Programs(found)
-            for pages in _groups(pagemap, found):
+            for pages in self._groups(pagemap, found):
                 pfns = pages.pfns
                 nodes = self.nodes.nodes(pfns)
                 _ask_unknown(process.pid, pages.addresses, nodes)
@@ -176,19 +173,22 @@ class Eyes:
                     program=programs.have(pages.addresses, shared),
                 )
 
-    def parts(self, pages: Resident, most: int) -> Iterator[Resident]:
-        """Yield pages in parts of about so many, or of 2 MiB; no folio is cut in two."""
-        begin, step = 0, max(most, _IN_HUGE)
-        at = step
-        while at < len(pages):
-            # Most folios of more than a page are aligned to their size, and none is larger.
-            end = int(np.searchsorted(pages.addresses, pages.addresses[at] // _HUGE * _HUGE))
-            if has(self.flags.flags(pages.pfns[end : end + 1]), KPF_COMPOUND_TAIL):
-                at += _IN_HUGE
-                continue
-            yield pages.only(slice(begin, end))
-            begin, at = end, end + step
-        yield pages.only(slice(begin, None))
+    def _groups(self, pagemap: PageMap, found: Sequence[Mapping]) -> Iterator[Pages]:
+        parts: list[Pages] = []
+        count = 0
+        for start, end in _spans(found):
+            for first, last in pagemap.present(start, end):
+                pages = pagemap.pages(first, last)
+                if not len(pages.addresses):
+                    continue
+                # All but tails of folios begin something.
+                if count >= GROUP and not has(self.flags.flags(pages.pfns[:1]), KPF_COMPOUND_TAIL):
+                    yield _joined(parts)
+                    parts, count = [], 0
+                parts.append(pages)
+                count += len(pages.addresses)
+        if parts:
+            yield _joined(parts)
 
     def folios(self, pages: Resident) -> Folios:
         """Return the folios that pages make up, without what is no memory of the kernel's."""
@@ -244,23 +244,6 @@ def where(pid: int, addresses: NDArray[np.uint64]) -> NDArray[np.int32]:
     return status
 
 
-def _groups(pagemap: PageMap, found: Sequence[Mapping]) -> Iterator[Pages]:
-    parts: list[Pages] = []
-    count = 0
-    for start, end in _spans(found):
-        for first, last in pagemap.present(start, end):
-            pages = pagemap.pages(first, last)
-            if not len(pages.addresses):
-                continue
-            if count >= GROUP and (count >= 16 * GROUP or not _follows(parts[-1], pages)):
-                yield _joined(parts)
-                parts, count = [], 0
-            parts.append(pages)
-            count += len(pages.addresses)
-    if parts:
-        yield _joined(parts)
-
-
 def _spans(found: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
     """Yield ranges of addresses that hold all mappings, and little beside them."""
     if not found:
@@ -272,12 +255,6 @@ def _spans(found: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
             start = each.start
         end = each.end
     yield start, end
-
-
-def _follows(before: Pages, after: Pages) -> bool:
-    return int(after.addresses[0]) == int(before.addresses[-1]) + PAGE and (
-        int(after.pfns[0]) == int(before.pfns[-1]) + 1
-    )
 
 
 def _joined(parts: list[Pages]) -> Pages:

@@ -26,9 +26,6 @@ KEEP = 8 << 20
 """Pages that are remembered from a look to a move, some 20 bytes each. What is beyond that is
 looked at again when its turn comes."""
 
-PART = 1 << 14
-"""Pages whose kinds are looked up in one go, while those before them move."""
-
 
 @dataclass(slots=True, kw_only=True)
 class Seen:
@@ -67,11 +64,11 @@ class Sight:
         return self
 
     def movable(self, seen: Seen, counted: Census) -> Iterator[tuple[Folios, NDArray[np.bool_]]]:
-        """Yield what a process has to move, and which of it may move: in parts of PART pages.
+        """Yield what a process has to move, and which of it may move.
 
         What `counted` has is left out: another process that maps it was asked before.
         """
-        for pages in self._parts_of(seen):
+        for pages in self._misplaced_of(seen):
             # Page by page: what moved for another process lies elsewhere now, and what is told of
             # the frames that it left no longer says which of them belonged together.
             new = pages.only(first_sighting(counted, pages))
@@ -110,12 +107,6 @@ class Sight:
             found = pages.only(self._move.route.misplaced(pages.nodes))
             if len(found):
                 yield found
-
-    def _parts_of(self, seen: Seen) -> Iterator[Resident]:
-        # Each mover is to have some.
-        most = min(PART, self.misplaced // PAGE // (2 * self._move.pace.movers))
-        for pages in self._misplaced_of(seen):
-            yield from self._eyes.parts(pages, most)
 
     def _may_move(self, folios: Folios) -> NDArray[np.bool_]:
         """Tell which may move, as far as others map them too."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.unit.engine.migration.fake_kernel import FakeKernel, process_of
 from tests.unit.fake_sys import write
 from zoned.engine.migration import look
 from zoned.engine.migration.look import GROUP, PAGE, Eyes, Folios, Resident, where
@@ -115,24 +114,36 @@ class Present:
         return Pages(addresses=addresses, entries=addresses // np.uint64(PAGE) + 7, swapped=0)
 
 
-def groups(*runs: tuple[int, int]) -> list[int]:
+class Flags:
+    """Frames that are tails."""
+
+    def __init__(self, *tails: int) -> None:
+        self._tails = tails
+
+    def flags(self, pfns: Any) -> Any:
+        return uint64(TAIL if pfn in self._tails else SMALL for pfn in pfns.tolist())
+
+
+def groups(*runs: tuple[int, int], tails: tuple[int, ...] = ()) -> list[int]:
     """Return how many pages each group has, for runs in numbers of pages."""
+    eyes = Eyes.__new__(Eyes)
+    eyes.flags = Flags(*(at + 7 for at in tails))  # type: ignore[assignment]
     found = Present(*((start * PAGE, end * PAGE) for start, end in runs))
-    parts = list(look._groups(found, [mapping(0, 1 << 40)]))  # type: ignore[arg-type]
+    parts = list(eyes._groups(found, [mapping(0, 1 << 40)]))  # type: ignore[arg-type]
     every = np.concatenate([each.addresses for each in parts])
     assert every.tolist() == [at * PAGE for run in runs for at in range(*run)]
     return [len(each.addresses) for each in parts]
 
 
-def test_small_runs_make_one_group_and_no_folio_is_cut() -> None:
+def test_small_runs_make_one_group() -> None:
     assert groups((0, 10), (20, 30), (99, 100)) == [21]
-    assert groups((0, GROUP), (GROUP + 5, GROUP + 6)) == [GROUP, 1]
-    assert groups((0, GROUP), (GROUP, 2 * GROUP), (9 * GROUP, 9 * GROUP + 1)) == [2 * GROUP, 1]
+    assert groups((0, GROUP), (GROUP, GROUP + 6)) == [GROUP, 6]
+    assert groups((0, GROUP - 1), (GROUP, GROUP + 6), (2 * GROUP, 2 * GROUP + 1)) == [GROUP + 5, 1]
 
 
-def test_what_never_ends_is_cut_all_the_same() -> None:
-    runs = [(at * GROUP, (at + 1) * GROUP) for at in range(18)]
-    assert groups(*runs) == [16 * GROUP, 2 * GROUP]
+def test_no_folio_is_cut() -> None:
+    runs = [(at * GROUP, (at + 1) * GROUP) for at in range(5)]
+    assert groups(*runs, tails=(GROUP, 2 * GROUP, 4 * GROUP)) == [3 * GROUP, 2 * GROUP]
 
 
 def test_kinds_of_folios() -> None:
@@ -209,42 +220,6 @@ def test_the_folios_of_a_process(proc: FakeProc) -> None:
     assert found.sizes.tolist() == [PAGE, 2 * PAGE, PAGE]
     assert found.nodes.tolist() == [0, 1, 0]
     assert found.shared.tolist() == [False, True, True]
-
-
-def parts_of(kernel: FakeKernel, most: int) -> list[tuple[int, int]]:
-    """Return the first address of each part, in pages, and how many pages it has."""
-    eyes = kernel.eyes(None)
-    (pages,) = eyes.resident(process_of(7))
-    found = list(eyes.parts(pages, most))
-    assert np.concatenate([each.pfns for each in found]).tolist() == pages.pfns.tolist()
-    return [(int(each.addresses[0]) // PAGE, len(each)) for each in found]
-
-
-@pytest.mark.parametrize(
-    ("size", "at", "parts"),
-    [
-        # Small pages: at borders of 2 MiB, wherever the first one lies.
-        (PAGE, 0, [(0, 1024), (1024, 1024), (2048, 512)]),
-        (PAGE, 511, [(511, 513), (1024, 1024), (2048, 1023)]),
-        # Huge pages, then such as are mapped across these borders, and larger ones.
-        (512 * PAGE, 0, [(0, 1024), (1024, 1024), (2048, 512)]),
-        (512 * PAGE, 8, [(8, 2560)]),
-        (768 * PAGE, 0, [(0, 1536), (1536, 1536)]),
-        (640 * PAGE, 512, [(512, 2560)]),
-        (1024 * PAGE, 512, [(512, 1024), (1536, 1024), (2560, 1024)]),
-    ],
-)
-def test_parts_cut_no_folio(size: int, at: int, parts: list[tuple[int, int]]) -> None:
-    kernel = FakeKernel(group=9999)
-    kernel.fill(7, 0, -(-2560 * PAGE // size), size=size, at=at * PAGE)
-    assert parts_of(kernel, 1024) == parts
-
-
-def test_parts_are_no_smaller_than_a_huge_page() -> None:
-    kernel = FakeKernel(group=9999)
-    kernel.fill(7, 0, 1025, at=0)
-    assert parts_of(kernel, 1) == [(0, 512), (512, 512), (1024, 1)]
-    assert parts_of(kernel, 9999) == [(0, 1025)]
 
 
 def test_what_is_no_memory_is_left_out(proc: FakeProc) -> None:

@@ -21,7 +21,8 @@ class Costs:
 
     def work(self, folio: int) -> Line:
         """Return how long move_pages(2) works for folios of so many bytes, without its waits."""
-        return self._work.setdefault(folio, Line())
+        # What it was a moment ago counts: a machine gets busy, and slower.
+        return self._work.setdefault(folio, Line(fade=0.7))
 
     def prefer_whole(self, size: int, calls: int, bound: float) -> bool:
         """Tell whether one migrate_pages(2) should move a process that has `size` bytes to move.

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import threading
 
-_FADE = 0.9
-"""How much of what was learned before remains with each new observation."""
-
 
 class Line:
     """A line through observations (amount, seconds), newer ones counting more. Thread-safe.
@@ -15,20 +12,22 @@ class Line:
     With observations of one amount only, all of their cost is taken to grow with it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fade: float = 0.9) -> None:
+        """Take how much of what was learned before remains with each new observation."""
+        self._fade = fade
         self._lock = threading.Lock()
         self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)
 
     def learn(self, amount: float, seconds: float) -> None:
         """Take an observation into account; `amount` is above zero."""
         with self._lock:
-            one, x, t, xx, xt = self._sums
+            one, x, t, xx, xt = (self._fade * each for each in self._sums)
             self._sums = (
-                one * _FADE + 1,
-                x * _FADE + amount,
-                t * _FADE + seconds,
-                xx * _FADE + amount * amount,
-                xt * _FADE + amount * seconds,
+                one + 1,
+                x + amount,
+                t + seconds,
+                xx + amount * amount,
+                xt + amount * seconds,
             )
 
     @property

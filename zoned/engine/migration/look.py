@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from zoned.kernel.root import Root
 
 PAGE = 4096
-GROUP = 1 << 13
+GROUP = 1 << 14
 """Pages that are worked on in one go, about: fewer at the end, more where a folio goes on."""
 
 _NEAR = 1024 * PAGE

@@ -48,7 +48,7 @@ class Pacer:
         _, slope = self._work(folio).fit()
         if not slope:
             size = _AT_ONCE
-        elif slope * max(folio, _AT_ONCE) <= _MARGIN * self._bound:
+        elif slope * max(folio, _AT_ONCE) <= self._bound:
             size = int(_CALL / slope)
         else:
             size = int(_MARGIN * self._bound / slope)

@@ -36,6 +36,8 @@ _GROUP = Path("/sys/fs/cgroup/zoned-bench")
 _BALANCING = Path("/proc/sys/kernel/numa_balancing")
 _BATCH = 4096
 _ARRIVE_SECONDS = 60
+_SOME = 64
+_POLL_SECONDS = 0.001
 _STILL_SECONDS = 2.0
 
 
@@ -153,9 +155,10 @@ def _cpuset(holder: Holder, source: int, target: int) -> float:
     begin = time.perf_counter()
     nodes.write_text(str(target))
     deadline = begin + _ARRIVE_SECONDS
-    while time.perf_counter() < deadline:
-        if (where(holder.pid, holder.addresses) == target).mean() > 0.99:
-            break
+    # A few of them, and now and then: whoever asks for all, all the time, slows the kernel down.
+    some = holder.addresses[::_SOME]
+    while (where(holder.pid, some) != target).mean() > 0.01 and time.perf_counter() < deadline:
+        time.sleep(_POLL_SECONDS)
     seconds = time.perf_counter() - begin
     nodes.write_text(f"{source},{target}")
     return seconds

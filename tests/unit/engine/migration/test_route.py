@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoned.engine.migration.route import Route
+from zoned.engine.migration.route import Route, among
 
 
 def int32(*numbers: int) -> Any:
@@ -26,6 +26,12 @@ def int32(*numbers: int) -> Any:
 def test_what_has_to_move(sources: frozenset[int] | None, wrong: list[bool]) -> None:
     route = Route(targets={1: 0}, sources=sources)
     assert route.misplaced(int32(0, 1, 2, -1, 9)).tolist() == wrong
+
+
+def test_no_node_is_not_the_last_one() -> None:
+    nodes, last = int32(-1, 1023, 0), frozenset({1023})
+    assert Route(targets={1: 0}, sources=last).misplaced(nodes).tolist() == [False, True, False]
+    assert among(nodes, last).tolist() == [False, True, False]
 
 
 def test_as_many_sources_as_targets_are_pairs() -> None:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     Words = npt.NDArray[np.uint64]
 
-WINDOW = 1 << 13
-"""Pages that one range of `PageMap.present` has at most: 32 MiB of 4 KiB pages. Their arrays stay
+WINDOW = 1 << 14
+"""Pages that one range of `PageMap.present` has at most: 64 MiB of 4 KiB pages. Their arrays stay
 in the processor's caches, and in memory that was in use before."""
 MOST_SCANNED = 1 << 16
 """Pages that one scan finds at most: the process can map nothing meanwhile."""

@@ -35,6 +35,12 @@ class Line:
         """Whether anything was observed yet."""
         return self._sums[0] > 0
 
+    @property
+    def usual(self) -> float:
+        """The amount that was observed lately, on average; zero where nothing is known."""
+        one, x, *_ = self._sums
+        return x / one if one else 0.0
+
     def fit(self) -> tuple[float, float]:
         """Return (fixed seconds, seconds for each unit); both zero where nothing is known."""
         one, x, t, xx, xt = self._sums

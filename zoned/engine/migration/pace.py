@@ -23,6 +23,8 @@ _CALL = 0.1
 _MARGIN = 0.7
 """The part of the bound that is aimed at: calls vary."""
 _EVERY = 4
+_GROWTH = 4
+"""How many times larger than those lately a call may be."""
 
 
 class Pacer:
@@ -45,11 +47,13 @@ class Pacer:
 
     def batch(self, folio: int) -> int:
         """Return how many folios of this many bytes to move in the next call; at least one."""
-        _, slope = self._work(folio).fit()
+        line = self._work(folio)
+        _, slope = line.fit()
         if not slope:
             size = _AT_ONCE
         elif slope * max(folio, _AT_ONCE) <= self._bound:
-            size = int(_CALL / slope)
+            # One call out of line must not decide.
+            size = int(min(_CALL / slope, _GROWTH * line.usual))
         else:
             size = int(_MARGIN * self._bound / slope)
             # From calls of one size alone nobody can tell which part of their time grows with it.

@@ -21,7 +21,7 @@ def test_nothing_is_known_at_first() -> None:
     line = Line()
     assert not line.known
     assert line.fit() == (0.0, 0.0)
-    assert line.seconds(1000) == 0.0
+    assert line.seconds(1000) == line.usual == 0.0
     line.learn(1, 1)
     assert line.known
 
@@ -50,6 +50,11 @@ def test_neither_part_is_ever_negative(observations: list[tuple[float, float]]) 
     fixed, slope = line_of(*observations).fit()
     assert fixed == 0.0
     assert slope > 0
+
+
+def test_the_usual_amount_is_that_of_late() -> None:
+    assert line_of((100, 1.0), (100, 9.0)).usual == pytest.approx(100)
+    assert line_of(*[(100, 1.0)] * 9, *[(400, 1.0)] * 30).usual == pytest.approx(400, rel=0.05)
 
 
 def test_newer_observations_count_more() -> None:

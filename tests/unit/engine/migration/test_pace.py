@@ -65,6 +65,12 @@ def test_nobody_waits_longer_for_a_first_batch_than_for_any_other() -> None:
     assert [pacer.batch(folio) for folio in (PAGE, HUGE, 2 * HUGE)] == [512, 1, 1]
 
 
+def test_one_call_out_of_line_does_not_decide() -> None:
+    pacer = pacer_of(0.010)
+    pacer.learn(PAGE, GROUP, 1e-9)
+    assert pacer.batch(PAGE) == 4 * 512
+
+
 def test_batches_have_a_least_and_a_most_size() -> None:
     slow, quick = pacer_of(0.010), pacer_of(0.010)
     settle(slow, 1e-3)

@@ -174,7 +174,8 @@ def test_under_pressure_nobody_else_has_pages_on_the_node(zoned_guest: Guest) ->
         return [who for who, pages in on_the_node(guest).items() if pages > stayed.get(who, 0)]
 
     allocated = given_out(guest)
-    churn = [*("stress-ng", "--vm", "2", "--vm-bytes", "500m", "--timeout", f"{_PRESSURE}s")]
+    # All together fits on the other nodes, just so: else everybody would wait for page cache.
+    churn = [*("stress-ng", "--vm", "2", "--vm-bytes", "400m", "--timeout", f"{_PRESSURE}s")]
     waves = [
         guest.start([*_NEAR, *churn, "--page-in"]),
         guest.start([*_IN_USER, *_NEAR, *churn, "--fork", "1"]),

@@ -125,7 +125,7 @@ def test_zone_moves_with_its_members_and_is_never_without_limits(home: Guest) ->
     assert {2, 3} in ways
     zone = ask(home, "show", "db")
     assert (zone["nodes"], zone["state"], zone["members"]) == ([3], "active", 2)
-    (at,) = (usage["node"] for usage in zone["by_node"] if usage["used"] >= 64 * MIB)
+    (at,) = (usage["node"] for usage in zone["by_node"] if usage["used"] >= 32 * MIB)
     assert at == 3
     check_intact(inside)
     check_intact(came)

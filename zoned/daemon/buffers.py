@@ -23,6 +23,8 @@ from zoned.model.dma.rung import Rung
 from zoned.model.dma.wish import lessees
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from zoned.api.types_buffers import LeasesInfo
     from zoned.daemon.peer import Peer
     from zoned.daemon.worker import Worker
@@ -46,7 +48,16 @@ _Key = tuple[int, int]
 class BufferDesk:
     """The leases of one machine, as the event loop sees them. For its thread alone."""
 
-    def __init__(self, machine: Machine, worker: Worker) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        worker: Worker,
+        freed: Callable[[Mapping[str, bool]], None] = lambda _: None,
+    ) -> None:
+        """Take what is told, in the thread that changes, of which reservations buffers are over,
+        and whether one has lost memory.
+        """
+        self._freed = freed
         self._machine = machine
         self._worker = worker
         self._book = LeaseBook(machine)
@@ -222,7 +233,7 @@ class BufferDesk:
         try:
             numbers = await self._worker.look(self._book.take_back)
             if numbers:
-                await self._worker.change(lambda: self._book.forget(numbers))
+                await self._worker.change(lambda: self._freed(self._book.forget(numbers)))
         except ZonedError as error:
             _log.error("cannot take memory back: [%s] %s", error.code, error)
         holders = {(each.pid, each.start_time) for each in self._book.all if not each.ending}

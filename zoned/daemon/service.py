@@ -35,7 +35,7 @@ from zoned.policy.files import DIRECTORIES
 from zoned.policy.load import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
     from zoned.daemon.machine import Options
     from zoned.model.policy import Policy
@@ -79,7 +79,7 @@ class Service:
         guard = FenceGuard(engine.machine, self._dirty.set)
         await self._worker.change(engine.start)
         desk = JobDesk(runner)
-        buffers = BufferDesk(engine.machine, self._worker)
+        buffers = BufferDesk(engine.machine, self._worker, self._freed(engine))
         backend = functools.partial(PeerBackend, engine, self._worker, desk, buffers)
         server = Server(self._options.socket, backend)
         try:
@@ -125,6 +125,17 @@ class Service:
             return load(directories)
 
         return load_policy
+
+    def _freed(self, engine: Engine) -> Callable[[Mapping[str, bool]], None]:
+        """Return what is told of buffers that are over."""
+        loop = asyncio.get_running_loop()
+
+        def look_again(reservations: Mapping[str, bool]) -> None:
+            if engine.dma_freed(reservations):
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(self._devices.set)
+
+        return look_again
 
     def _runner(self, engine: Engine, stopwatch: Stopwatch) -> JobRunner:
         """Return what runs jobs. Raises StateDamaged."""

@@ -110,6 +110,10 @@ class Engine:
         """Start jobs for memory of devices that have come or gone, or that the policy wants."""
         self._dma.look()
 
+    def dma_freed(self, reservations: Mapping[str, bool]) -> bool:
+        """Take note of buffers that are over; see `DmaKeeper.freed`."""
+        return self._dma.freed(reservations)
+
     def dma_prepare(self, address: str) -> int | None:
         """Return the job that a driver of the device should wait for; None where there is none.
 

@@ -33,7 +33,7 @@ from zoned.engine.jobs.runner import JobRunner
 from zoned.model.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
     from tests.unit.fakes import World
 
@@ -65,6 +65,7 @@ class Scene:
         self.region = add_dax(self.machine, world.folder)
         self.socket = world.folder / "socket"
         self.desk: BufferDesk
+        self.freed: list[Mapping[str, bool]] = []
         self.show(os.getpid())
 
     def show(self, pid: int) -> None:
@@ -81,7 +82,7 @@ class Scene:
             JobBook(self.world.folder / "state", "boot"), engine.bodies(), worker.change_and_wait
         )
         self.machine = engine.machine
-        self.desk = BufferDesk(engine.machine, worker)
+        self.desk = BufferDesk(engine.machine, worker, self.freed.append)
         desk = JobDesk(runner)
         server = Server(
             self.socket, lambda peer: PeerBackend(engine, worker, desk, self.desk, peer)

@@ -98,6 +98,8 @@ def test_lease_ends_with_its_program(scene: Scene) -> None:
             process.kill()
             await scene.all_back()
             assert not scene.desk._watched
+            # Whoever waited for it can go on.
+            assert scene.freed == [{"scsi": False}]
 
     run(scene, body)
 

@@ -82,6 +82,14 @@ class DmaKeeper:
         """Have the next look try everything: the policy has changed."""
         self._tried.clear()
 
+    def freed(self, reservations: Mapping[str, bool]) -> bool:
+        """Take note that buffers of these are over; True: that lost memory. Return whether a look
+        is called for: what was refused because of them is tried again.
+        """
+        before = len(self._tried)
+        self._tried = {key: when for key, when in self._tried.items() if key[0] not in reservations}
+        return len(self._tried) < before or any(reservations.values())
+
     def prepare(self, address: str) -> int | None:
         """Look, and return the number of the job that a device has to wait for; None for none.
 

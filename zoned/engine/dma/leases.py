@@ -31,7 +31,7 @@ from zoned.model.dma.held import Lease
 from zoned.model.dma.offer import without
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from zoned.engine.dma.sources import Source
     from zoned.engine.machine import Machine
@@ -88,6 +88,8 @@ class LeaseBook:
         """of the files that were lent since this began"""
         self._missed: dict[int, int] = {}
         """lease -> how often its memory had not come back"""
+        self._lost: set[int] = set()
+        """leases whose memory will not come back"""
 
     @property
     def all(self) -> tuple[Lease, ...]:
@@ -234,12 +236,19 @@ class LeaseBook:
             if lease.number not in handing and self._returned(lease)
         )
 
-    def forget(self, numbers: Iterable[int]) -> None:
-        """Forget leases whose memory is free."""
-        for number in numbers:
-            self._machine.ledger.lease_ended(number)
-            self._inodes.pop(number, None)
-            self._missed.pop(number, None)
+    def forget(self, numbers: Collection[int]) -> dict[str, bool]:
+        """Forget leases whose memory is free; return the reservations that they were of, and
+        whether one has lost memory.
+        """
+        over = [lease for lease in self.all if lease.number in numbers]
+        found = dict.fromkeys((lease.reservation for lease in over), False)
+        for lease in over:
+            found[lease.reservation] |= lease.number in self._lost
+            self._machine.ledger.lease_ended(lease.number)
+            self._inodes.pop(lease.number, None)
+            self._missed.pop(lease.number, None)
+            self._lost.discard(lease.number)
+        return found
 
     def _returned(self, lease: Lease) -> bool:
         held = self._machine.ledger.touched.reservations.get(lease.reservation)
@@ -260,6 +269,7 @@ class LeaseBook:
         _log.warning(
             "lease %d is over, but the kernel gave its memory to others or moved it", lease.number
         )
+        self._lost.add(lease.number)
         return True
 
     def _region_of(self, lease: Lease) -> str | None:

@@ -29,6 +29,8 @@ class Desk:
         self.machine = machine
         self.book = LeaseBook(machine)
         self.files: list[int] = []
+        self.freed: dict[str, bool] = {}
+        """what was told at the last `settle`"""
 
     def begin(
         self, pages: float, name: str = NAME, *, uid: int = US, pid: int = 5, align: int = 1
@@ -45,7 +47,7 @@ class Desk:
 
     def settle(self) -> tuple[int, ...]:
         numbers = self.book.take_back()
-        self.book.forget(numbers)
+        self.freed = self.book.forget(numbers)
         return numbers
 
     @property

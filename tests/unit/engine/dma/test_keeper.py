@@ -238,6 +238,28 @@ def test_what_programs_use_stays(scene: Scene) -> None:
     assert scene.jobs.run() == [f"give back memory: {NAME}"]
 
 
+def test_what_programs_used_goes_as_soon_as_they_let_go(scene: Scene) -> None:
+    scene.want(wish())
+    ledger = scene.engine.machine.ledger
+    ledger.leased(lease())
+    scene.want()
+    ledger.lease_ended(1)
+    scene.engine.dma_look()
+    assert scene.jobs.run() == []  # it was tried a moment ago
+    assert not scene.engine.dma_freed({"another": False})
+    assert scene.engine.dma_freed({NAME: False})
+    scene.engine.dma_look()
+    assert scene.jobs.run() == [f"give back memory: {NAME}"]
+    assert scene.held == {}
+
+
+def test_lost_memory_is_looked_for_at_once(scene: Scene) -> None:
+    scene.want(wish())
+    scene.engine.dma_look()
+    assert not scene.engine.dma_freed({NAME: False})
+    assert scene.engine.dma_freed({NAME: True})
+
+
 def test_what_is_wanted_again_stays(scene: Scene) -> None:
     scene.want(wish())
     scene.policy = policy()

@@ -249,3 +249,4 @@ def test_memory_that_cannot_come_back(
     assert desk.settle() == (() if anybody else (lease.number,))
     assert asked == [("/memfd:zoned", 70 + len(huge.files) - 1)]
     assert ("moved it" in caplog.text) is not anybody
+    assert desk.freed == ({} if anybody else {lease.reservation: True})

@@ -18,17 +18,19 @@ _RELEASES = ("bookworm", "trixie")
 def share_of(nodeid: str) -> str:
     """Return what a test belongs to: all tests of one share run in one process, one by one.
 
-    The lab's releases run beside each other, and beside either what is about memory for devices
-    there; the tests on this machine have its cgroups in common; of the others each file is a share.
+    The lab's releases run beside each other, and beside them what is about memory for devices,
+    which takes as long as either; the tests on this machine have its cgroups in common; of the
+    others each file is a share.
     """
     path, _, name = nodeid.partition("::")
     if path.startswith("tests/host/"):
         return "host"
-    if not path.startswith("tests/lab/"):
-        return path
-    parameters = name.partition("[")[2].rstrip("]").split("-")
-    release = next((each for each in _RELEASES if each in parameters), "lab")
-    return f"{release}-devices" if path.startswith("tests/lab/test_dma") else release
+    if path.startswith("tests/lab/test_dma"):
+        return "devices"
+    if path.startswith("tests/lab/"):
+        parameters = name.partition("[")[2].rstrip("]").split("-")
+        return next((each for each in _RELEASES if each in parameters), "lab")
+    return path
 
 
 def pytest_configure() -> None:

@@ -17,7 +17,7 @@ _FILE = Path(__file__).parents[2] / "conftest.py"
         ("tests/lab/test_zones.py::test_it[bookworm]", "bookworm"),
         ("tests/lab/test_migration.py::test_it[trixie-small-anonymous]", "trixie"),
         ("tests/lab/test_lab_itself.py::test_it", "lab"),
-        ("tests/lab/test_dma_real.py::test_it[trixie]", "trixie-devices"),
+        ("tests/lab/test_dma_real.py::test_it[trixie]", "devices"),
         ("tests/host/test_daemon.py::test_it[a-b]", "host"),
         ("tests/unit/test_units.py::test_it[trixie]", "tests/unit/test_units.py"),
     ],

@@ -90,10 +90,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _machine_of(item: pytest.Item) -> tuple[bool, str, str, bool]:
-    """Sort the lab's tests by the machine that they want, so that each is booted once.
-
-    An emulated machine takes a good part of a core even when it is idle.
-    """
+    """Sort the lab's tests by the machine that they want, so that each is booted once."""
     if FOLDER not in item.path.parents:
         return (False, "", "", False)
     parameters = getattr(item, "callspec", None)
@@ -131,7 +128,6 @@ def _or_skip(get: Callable[[], T]) -> T:
 def guest(lab: Lab, release: str, request: pytest.FixtureRequest) -> Iterator[Guest]:
     """The shared guest of this release and of the test's `topology`, cleaned up afterwards."""
     topology = _topology_name(request.node)
-
     fresh = topology == _FRESH
 
     def get() -> Guest:

@@ -76,7 +76,7 @@ class Lab:
     def guest(self, release: str, topology: str, *, fresh: bool = False) -> Guest:
         """Return the running guest of this kind, or boot it; see `boot`.
 
-        Others are ended first, because of the memory and the time that even an idle one takes.
+        Others are ended first, because of the memory that they take.
         Raises LabUnavailable, each time, once it was found out.
         """
         if self._unavailable:
@@ -101,6 +101,8 @@ class Lab:
             folder = self._folder / f"{self._boots}-{release}-{topology.name}"
             found = not fresh and self._disk(release).exists()
             disk = self._disk(release) if found else None
+            if disk:
+                disk.touch()  # it is in use, and not to be removed
             machine = Machine(
                 image, topology, folder, acceleration=acceleration, shared=self._shared, disk=disk
             )

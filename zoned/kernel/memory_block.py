@@ -67,9 +67,10 @@ def read_blocks(root: Root) -> tuple[Block, ...]:
     for number in numbers:
         if number not in nodes:
             nodes[number] = min(numbered(folder / f"memory{number}", _NODE), default=None)
+    numa = _has_nodes(root)
     directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        read = [_read_block(directory, number, size, nodes[number]) for number in numbers]
+        read = [_read_block(directory, each, size, nodes[each], numa=numa) for each in numbers]
     finally:
         os.close(directory)
     return tuple(block for block in read if block)
@@ -87,7 +88,7 @@ def read_block(root: Root, number: int) -> Block | None:
     node = min(numbered(folder / f"memory{number}", _NODE), default=None)
     directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _read_block(directory, number, size, node)
+        return _read_block(directory, number, size, node, numa=_has_nodes(root))
     finally:
         os.close(directory)
 
@@ -121,9 +122,18 @@ def _nodes_of_blocks(root: Root) -> dict[int, int | None]:
     return found
 
 
-def _read_block(directory: int, number: int, size: int, node: int | None) -> Block | None:
+def _has_nodes(root: Root) -> bool:
+    return (root.sys / "devices/system/node").is_dir()
+
+
+def _read_block(
+    directory: int, number: int, size: int, node: int | None, *, numa: bool
+) -> Block | None:
     state = _read_at(directory, f"memory{number}/state")
-    zones = _read_at(directory, f"memory{number}/valid_zones")
+    # A block that was just plugged in is there before it has its node, and whoever asks Linux 6.1
+    # for its zones then has the kernel fall over a node -1 (oops in valid_zones_show).
+    asked = node is not None or not numa
+    zones = _read_at(directory, f"memory{number}/valid_zones") if asked else None
     if (
         state is None
         and zones is None

@@ -101,3 +101,19 @@ def test_counting_leaves_out_blocks_of_no_node() -> None:
     block = Block(id=0, start=0, size=SIZE, state=BlockState.ONLINE)
     other = Block(id=1, start=SIZE, size=SIZE, state=BlockState.ONLINE, node=4)
     assert count_blocks([block, other]) == {4: BlockCount(total=1, online=1, offline=0)}
+
+
+def test_zones_of_a_block_that_has_no_node_yet_are_not_asked_for(folder: Path) -> None:
+    add_node(folder, 1, {})
+    add_block(folder, 10, state="offline", zones="Normal Movable")
+    (found,) = read_blocks(sysroot(folder))
+    assert (found.node, found.state, found.zones) == (None, BlockState.OFFLINE, ())
+    add_block(folder, 10, state="offline", zones="Normal Movable", nodes=(1,))
+    (found,) = read_blocks(sysroot(folder))
+    assert (found.node, found.zones) == (1, ("Normal", "Movable"))
+
+
+def test_zones_are_told_on_a_kernel_without_nodes(folder: Path) -> None:
+    add_block(folder, 10, state="offline", zones="Normal Movable")
+    (found,) = read_blocks(sysroot(folder))
+    assert (found.node, found.zones) == (None, ("Normal", "Movable"))

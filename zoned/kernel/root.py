@@ -18,6 +18,8 @@ from zoned.idset import parse_ids
 # A file that vanishes between listing and reading answers with one of these.
 _GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ESRCH, errno.ENOTDIR})
 
+_CHUNK = 16 << 10
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
@@ -50,11 +52,20 @@ def read_text(path: Path) -> str | None:
     Raises MachineError for any failure but absence.
     """
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
+        return _read(path).decode(errors="replace").strip()
     except OSError as error:
         if error.errno in _GONE:
             return None
         raise MachineError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _read(path: Path) -> bytes:
+    # A look at a large machine is thousands of these; Python's own files take twice as long.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return b"".join(iter(lambda: os.read(descriptor, _CHUNK), b""))
+    finally:
+        os.close(descriptor)
 
 
 def read_int(path: Path, base: int = 10) -> int | None:

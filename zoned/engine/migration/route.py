@@ -29,7 +29,7 @@ class Route:
     """
 
     targets: Mapping[int, int]
-    """node -> weight (bytes it should take, for example); at least one is above zero"""
+    """node -> weight (bytes it should take, for example); of several, one is above zero"""
     sources: frozenset[int] | None = None
     """None: every node that is no target"""
 

@@ -84,7 +84,7 @@ def _move(machine: Machine, wanted: Transfer) -> Move:
     from zoned.engine.migration.route import Route
 
     targets = dict(wanted.targets)
-    if not any(targets.values()):
+    if len(targets) > 1 and not any(targets.values()):
         targets = {each.node: each.room for each in rooms(machine, targets, wanted.own)}
 
     def check(size: int, huge: int) -> None:

@@ -20,7 +20,7 @@ from tests.lab.harness.accel import choose_acceleration
 from tests.lab.harness.errors import LabError, LabLost
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.image import get_image
-from tests.lab.harness.install import install_zoned
+from tests.lab.harness.install import install_zoned, share_sources
 from tests.lab.harness.lab import Lab
 from tests.lab.harness.plugin import LAB_LOST
 from tests.lab.harness.recipe import RECIPES
@@ -138,11 +138,15 @@ def _guest(release: str) -> Iterator[Guest]:
         lab = Lab(Path(name))
         try:
             _say(f"booting {release}, {_TOPOLOGY}")
-            yield lab.installed(
+            guest = lab.installed(
                 release,
                 lambda: lab.guest(release, _TOPOLOGY),
                 lambda guest: _install(guest, release),
             )
+            # It may have been installed by another run.
+            share_sources(guest, release)
+            guest.check(["systemctl", "start", "zoned"])
+            yield guest
         finally:
             lab.close()
 

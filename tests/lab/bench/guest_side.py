@@ -108,7 +108,10 @@ def _zone_by_socket(client: Any, size: int, node: int) -> None:
     from zoned.api.types import JobInfo, ZoneDetail
 
     client.call("Zones.Create", ZoneDetail, name=_ZONE, size=size, nodes=str(node))
-    client.call("Zones.Destroy", JobInfo, name=_ZONE)
+    job = client.call("Zones.Destroy", JobInfo, name=_ZONE)
+    *_, job = client.stream("Jobs.Watch", JobInfo, id=job.id)
+    if job.state != "done":
+        raise RuntimeError(job)
 
 
 def _bare_group(size: int, node: int) -> None:

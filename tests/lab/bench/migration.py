@@ -21,6 +21,7 @@ _SHARED = "/mnt/host/bench"
 _PROGRAMS = ("holder", "raw_mover")
 _COMPILE = ("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static")
 _BIG = 256
+_LARGE = 512
 _SMALL = (1, 4, 16)
 _NODES = (1, 3)
 """Not node 0, which the system uses, nor node 2, where the benchmark's zone is."""
@@ -71,17 +72,27 @@ def compile_program(source: Path, target: Path) -> None:
 
 @scenario("migrate-small", f"{_BIG} MiB in 4 KiB pages moved: zoned, migrate_pages(2), a C loop")
 def _small(bench: Bench) -> Findings:
-    return _throughput(bench, "small")
+    return _throughput(bench, "small", _BIG)
+
+
+@scenario("migrate-small-large", f"the same with {_LARGE} MiB")
+def _small_large(bench: Bench) -> Findings:
+    return _throughput(bench, "small", _LARGE)
 
 
 @scenario("migrate-thp", f"{_BIG} MiB in huge pages moved: zoned, migrate_pages(2), a C loop")
 def _thp(bench: Bench) -> Findings:
-    return _throughput(bench, "thp")
+    return _throughput(bench, "thp", _BIG)
 
 
-def _throughput(bench: Bench, pages: str) -> Findings:
-    found = take(bench, "throughput", pages=pages, mib=_BIG)
-    return compare_speeds(found["samples"], _BIG * MIB), {
+@scenario("migrate-thp-large", f"the same with {_LARGE} MiB")
+def _thp_large(bench: Bench) -> Findings:
+    return _throughput(bench, "thp", _LARGE)
+
+
+def _throughput(bench: Bench, pages: str, mib: int) -> Findings:
+    found = take(bench, "throughput", pages=pages, mib=mib)
+    return compare_speeds(found["samples"], mib * MIB), {
         "pages_left_behind": found["left"],
         "bytes_in_huge_pages_at_the_end": found["huge"],
     }

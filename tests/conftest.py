@@ -13,23 +13,29 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 _RELEASES = ("bookworm", "trixie")
+_APART = {
+    "tests/lab/test_install": ", from nothing",
+    "tests/lab/test_base_machines": ", other machines",
+    "tests/lab/test_dma": ", other machines",
+}
+"""Files of the lab that are no part of their release's share, by how their names begin."""
 
 
 def share_of(nodeid: str) -> str:
     """Return what a test belongs to: all tests of one share run in one process, one by one.
 
-    The lab's releases run beside each other, and beside them what is about memory for devices,
-    which takes as long as either; the tests on this machine have its cgroups in common; of the
-    others each file is a share.
+    The lab's releases run beside each other, and beside them what wants other machines or is about
+    memory for devices, which takes as long as either; to install zoned takes machines of its own.
+    The tests on this machine have its cgroups in common; of the others each file is a share.
     """
     path, _, name = nodeid.partition("::")
     if path.startswith("tests/host/"):
         return "host"
-    if path.startswith("tests/lab/test_dma"):
-        return "devices"
     if path.startswith("tests/lab/"):
         parameters = name.partition("[")[2].rstrip("]").split("-")
-        return next((each for each in _RELEASES if each in parameters), "lab")
+        release = next((each for each in _RELEASES if each in parameters), "lab")
+        apart = (more for start, more in _APART.items() if path.startswith(start))
+        return release + next(apart, "")
     return path
 
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of the lab ring: `lab`, `guest`, `own_guest`, `own_zoned_guest`, `zoned_guest`
-and `settled_guest`."""
+"""Fixtures of the lab ring: `lab`, `guest`, `zoned_guest` and `settled_guest`."""
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from tests.lab.harness.plugin import (
     pytest_terminal_summary,
 )
 from tests.lab.harness.recipe import RECIPES
-from tests.lab.harness.topology import TOPOLOGIES, Topology
+from tests.lab.harness.topology import TOPOLOGIES
 from tests.lab.loads import runner_command, set_pools
 
 __all__ = (
@@ -57,6 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "on(release): on this one alone, because the kernel makes no difference"
     )
     config.addinivalue_line("markers", "last: may leave the machine changed, so after all others")
+    config.addinivalue_line("markers", "spoils: of no use to others is the machine afterwards")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -89,13 +88,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=_machine_of)
 
 
-def _machine_of(item: pytest.Item) -> tuple[bool, str, str, bool]:
+def _machine_of(item: pytest.Item) -> tuple[bool, str, str, int]:
     """Sort the lab's tests by the machine that they want, so that each is booted once."""
     if FOLDER not in item.path.parents:
-        return (False, "", "", False)
+        return (False, "", "", 0)
     parameters = getattr(item, "callspec", None)
     release = str(parameters.params.get("release", "")) if parameters else ""
-    return (True, release, _topology_name(item), item.get_closest_marker("last") is not None)
+    marks = ("last", "spoils")
+    rank = max((n for n, each in enumerate(marks, 1) if item.get_closest_marker(each)), default=0)
+    return (True, release, _topology_name(item), rank)
 
 
 def _topology_name(item: pytest.Item) -> str:
@@ -139,36 +140,11 @@ def guest(lab: Lab, release: str, request: pytest.FixtureRequest) -> Iterator[Gu
     installed = "zoned_guest" in request.fixturenames and not fresh
     guest = _or_skip(get_installed if installed else get)
     yield guest
+    if request.node.get_closest_marker("spoils"):
+        lab.end(guest)
+        return
     with lab.kept_if_clean(guest):
         guest.reclaim()
-
-
-@pytest.fixture
-def own_guest(lab: Lab, release: str) -> Iterator[Callable[[Topology], Guest]]:
-    """Boots guests for this test alone, which may do to them what it likes."""
-    with contextlib.ExitStack() as guests:
-
-        def boot(topology: Topology) -> Guest:
-            return guests.enter_context(_or_skip(lambda: lab.boot(release, topology)))
-
-        yield boot
-
-
-@pytest.fixture
-def own_zoned_guest(
-    lab: Lab, own_guest: Callable[[Topology], Guest], release: str
-) -> Callable[[Topology], Guest]:
-    """Boots guests for this test alone that have zoned installed."""
-
-    def boot(topology: Topology) -> Guest:
-        guest = lab.installed(
-            release, lambda: own_guest(topology), lambda guest: install_zoned(guest, release)
-        )
-        share_sources(guest, release)
-        guest.check(["systemctl", "start", "zoned"])  # and wait until it has
-        return guest
-
-    return boot
 
 
 @pytest.fixture

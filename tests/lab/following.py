@@ -11,6 +11,8 @@ from tests.lab.harness.wait import wait_until
 Job = dict[str, Any]
 PARTIAL = 64
 TRY_LATER = 75
+CRASH = "systemctl kill -s KILL zoned && systemctl reset-failed zoned; systemctl start zoned"
+"""Ends the daemon in the midst of things, and starts it again."""
 _STRAY_BYTES = 256 << 10
 _LONG = 300
 """Seconds after which a job that is followed counts as stuck."""

@@ -3,17 +3,15 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.lab.following import PARTIAL, follow, wait_for
 from tests.lab.harness.guest import Guest
-from tests.lab.harness.topology import FOUR_NODES, Topology
 from tests.lab.harness.wait import wait_until
 from tests.lab.programs import anonymous_by_node, pids, start_hog
-from tests.lab.reservations import have_region
 from tests.lab.test_zones import ask, refused
 
 MIB = 1 << 20
@@ -21,10 +19,8 @@ NODES = "/sys/devices/system/node"
 AUTO = "/sys/devices/system/memory/auto_online_blocks"
 POLICY = "/etc/zoned/zones.d/50-hotplug.yaml"
 BLOCK = 128
-_AS_DEVDAX = ("-f", "-e", "namespace0.0", "-m", "devdax", "-M", "mem")
-_FIRST_NORMAL = ["Normal", "Movable", "Movable", "Movable"]
+FIRST_NORMAL = ["Normal", "Movable", "Movable", "Movable"]
 _ALL_MOVABLE = ["Movable"] * 4
-_CRASH = "systemctl kill -s KILL zoned && systemctl reset-failed zoned; systemctl start zoned"
 
 
 pytestmark = [pytest.mark.on("trixie"), pytest.mark.last]
@@ -214,11 +210,10 @@ def test_policy_of_movable_memory_alone(ours: Guest) -> None:
     guest.check(["zonectl", "reload"])
 
 
-def test_kernel_that_is_first_is_found_out(
-    own_zoned_guest: Callable[[Topology], Guest],
-) -> None:
-    """In a guest of its own: what the kernel has put there does not leave again."""
-    guest = own_zoned_guest(FOUR_NODES)
+@pytest.mark.spoils
+def test_kernel_that_is_first_is_found_out(plain: Guest) -> None:
+    """What the kernel has put there does not leave again."""
+    guest = plain
     guest.write(AUTO, "online")
     guest.plug_dimm("raced", node=4, size=4 * BLOCK)
     wait_online(guest, 4, 4)
@@ -234,7 +229,7 @@ def test_kernel_that_is_first_is_found_out(
     done = guest.run(["zonectl", "base", "add", "4"])
     left = kinds(guest, 4).count("Normal")
     if done.returncode == 0:
-        assert kinds(guest, 4) == ["Normal", "Movable", "Movable", "Movable"]
+        assert kinds(guest, 4) == FIRST_NORMAL
     else:
         # The kernel has put something of its own there already, which is the point of the alert.
         assert done.returncode == PARTIAL, done
@@ -244,11 +239,12 @@ def test_kernel_that_is_first_is_found_out(
     assert ("online-race" in fresh_codes(guest)) == (left > 1)
 
 
+@pytest.mark.spoils
 def test_dimm_to_zone(ours: Guest) -> None:
     guest = ours
     guest.plug_dimm("first", node=4, size=4 * BLOCK)
     wait_online(guest, 4, 4)
-    assert kinds(guest, 4) == ["Normal", "Movable", "Movable", "Movable"]
+    assert kinds(guest, 4) == FIRST_NORMAL
     assert size_by_numactl(guest, 4) == 4 * BLOCK
     assert base_zone(guest, 4) == {
         "node": 4,
@@ -272,7 +268,7 @@ def test_dimm_to_zone(ours: Guest) -> None:
     assert base_zone(guest, 4)["zones"] == ["hot"]
     message = refused(guest, "base", "remove", "4")
     assert "[node-in-use] node 4 is in use by zone hot" in message
-    assert kinds(guest, 4) == ["Normal", "Movable", "Movable", "Movable"]
+    assert kinds(guest, 4) == FIRST_NORMAL
 
     # Pages of libraries that others use as well may stay behind.
     assert guest.run(["zonectl", "move", "hot", "--nodes", "3"]).returncode in {0, PARTIAL}
@@ -283,7 +279,7 @@ def test_dimm_to_zone(ours: Guest) -> None:
     if done.returncode:
         # What the kernel put into its part meanwhile it does not always let go: all is as before.
         assert "[block-busy]" in done.stderr, done
-        assert kinds(guest, 4) == ["Normal", "Movable", "Movable", "Movable"]
+        assert kinds(guest, 4) == FIRST_NORMAL
         return
     assert kinds(guest, 4) == ["-"] * 4
     assert base_zone(guest, 4)["offline"] == 4
@@ -291,79 +287,3 @@ def test_dimm_to_zone(ours: Guest) -> None:
     pull(guest, "first", 4)
     assert base_zone(guest, 4) == {}
     assert not fresh_codes(guest)
-
-
-@pytest.fixture
-def region(zoned_guest: Guest) -> Guest:
-    """A guest with the device-dax region dax0.0 on node 2."""
-    have_region(zoned_guest)
-    wait_until(lambda: mode_by_daxctl(zoned_guest) == "devdax", "dax0.0")
-    return zoned_guest
-
-
-def mode_by_daxctl(guest: Guest) -> str:
-    """Return what daxctl says that dax0.0 is used as."""
-    told = json.loads(guest.check(["daxctl", "list"]) or "[]")
-    return next((each["mode"] for each in told if each["chardev"] == "dax0.0"), "")
-
-
-@pytest.mark.topology("pmem")
-def test_dax_region_to_base_zone_and_back(region: Guest) -> None:
-    guest = region
-    before = guest.read(AUTO)
-    told = json.loads(guest.check(["daxctl", "list"]))[0]
-    (found,) = ask(guest, "base", "list")["dax"]
-    assert (found["name"], found["size"]) == ("dax0.0", told["size"])
-    assert (found["node"], found["mode"]) == (told["target_node"], "devdax")
-    assert size_by_numactl(guest, 2) in {None, 0}
-
-    follow(guest, "base", "add", "dax0.0")
-    assert mode_by_daxctl(guest) == "system-ram"
-    assert guest.read(AUTO) == before
-    assert kinds(guest, 2) == _FIRST_NORMAL
-    assert size_by_numactl(guest, 2) == 4 * BLOCK
-    assert base_zone(guest, 2)["source"] == "kmem"
-
-    follow(guest, "base", "remove", "dax0.0")
-    assert mode_by_daxctl(guest) == "devdax"
-    assert kinds(guest, 2) == []
-    assert ask(guest, "base", "list")["dax"][0]["mode"] == "devdax"
-
-
-@pytest.mark.topology("pmem")
-def test_dax_region_with_a_program(region: Guest) -> None:
-    """It is added over a death of the daemon."""
-    guest = region
-    number = int(guest.check(["zonectl", "base", "add", "dax0.0", "--no-wait"]))
-    guest.shell(_CRASH)
-    assert wait_for(guest, number)["state"] == "done"
-    assert kinds(guest, 2) == _FIRST_NORMAL
-    guest.check(["zonectl", "create", "pm", "--size", "200MiB", "--nodes", "2", "--cpus", "none"])
-    hog = start_hog(guest, 100, ["zonectl", "run", "pm", "--"])
-    assert set(anonymous_by_node(guest, hog.pid)) == {2}
-    for name in ("2", "dax0.0"):
-        assert "zone pm" in refused(guest, "base", "remove", name)
-    guest.check(["zonectl", "destroy", "pm", "--kill"])
-
-    done = guest.run(["zonectl", "base", "remove", "dax0.0"])
-    print(f"\nremoving a region that was in use: {done.stderr or 'done'}")
-    if done.returncode:
-        # What the kernel put into its part meanwhile it does not always let go: all is as before.
-        assert "[block-busy]" in done.stderr, done
-        assert kinds(guest, 2) == _FIRST_NORMAL
-    else:
-        assert mode_by_daxctl(guest) == "devdax"
-
-
-@pytest.mark.topology("fake_nodes")
-def test_granules_of_a_split_node_are_recognised(zoned_guest: Guest) -> None:
-    guest = zoned_guest
-    found = ask(guest, "base", "list")["nodes"]
-    assert [each["node"] for each in found] == list(range(8))
-    rows = [guest.read(f"{NODES}/node{node}/distance").split() for node in range(8)]
-    for node, row in enumerate(rows):
-        near = [other for other, far in enumerate(row) if far == "10"]
-        assert len(near) == 4
-        assert found[node]["part_of"] == near
-    text = guest.check(["zonectl", "base", "list"])
-    assert len(re.findall(r"are parts of one physical node", text)) == 2

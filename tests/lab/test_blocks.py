@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.lab.following import begin, follow, show
+from tests.lab.following import CRASH, begin, follow, show
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.wait import wait_until
 from tests.lab.loads import MIB, check_intact, free_mib, start_load
 from tests.lab.test_zones import ask, refused
 
 _BLOCK = 128 * MIB
-_CRASH = "systemctl kill -s KILL zoned && systemctl reset-failed zoned; systemctl start zoned"
 _CONFINED = ("systemd-run", "--scope", "--quiet")
 
 
@@ -196,7 +195,7 @@ def test_a_killed_daemon_leaves_no_block_behind(settled_guest: Guest, phase: str
         return bool(job["phase"].startswith(phase) or job["state"] != "running")
 
     wait_until(is_there, f"the job is at {phase!r}")
-    guest.shell(_CRASH)
+    guest.shell(CRASH)
     follow(guest, "job", number, "wait")
     assert len(held(guest, "zone:db")) == 3
     assert offline_bytes(guest) == 0

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.following import TRY_LATER, begin, ended, follow, show
+from tests.lab.following import CRASH, TRY_LATER, begin, ended, follow, show
 from tests.lab.harness.guest import Completed, Guest
 from tests.lab.harness.wait import wait_until
 from tests.lab.reservations import none_left, reserved
@@ -23,7 +23,6 @@ _BLOCK = 128 * MIB
 _NAME = f"manual@{BRIDGE}"
 _OWNER = f"dma:{_NAME}"
 _HUGE = 2 * MIB
-_CRASH = "systemctl kill -s KILL zoned && systemctl reset-failed zoned; systemctl start zoned"
 _POOLS = "/sys/devices/system/node/node*/hugepages/hugepages-2048kB"
 # KPF_HUGE and KPF_COMPOUND_HEAD of include/uapi/linux/kernel-page-flags.h: heads of huge pages.
 _HEADS = """
@@ -105,7 +104,7 @@ def test_huge_pages_outlive_the_daemon(machine: Guest) -> None:
     reserve(machine, 64, 31, "hugetlb")
     mine = held(machine, _OWNER)
     pages = huge_pages(machine, mine)
-    machine.shell(_CRASH)
+    machine.shell(CRASH)
     wait_until(lambda: not machine.run(["zonectl", "dma", "check"]).returncode, "all is well")
     assert huge_pages(machine, mine) == pages
     assert held(machine, _OWNER) == mine
@@ -205,7 +204,7 @@ def test_a_killed_daemon_leaves_no_block_behind(machine: Guest, rung: str, phase
         return bool(job["phase"].startswith(phase) or job["state"] != "running")
 
     wait_until(is_there, f"the job is at {phase!r}")
-    machine.shell(_CRASH)
+    machine.shell(CRASH)
     follow(machine, "job", number, "wait")
     machine.check(["zonectl", "dma", "check"])
     assert held(machine, _OWNER)

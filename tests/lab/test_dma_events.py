@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from tests.lab.harness.guest import Guest
-from tests.lab.harness.topology import TOPOLOGIES, Topology
 from tests.lab.harness.wait import wait_until
 from tests.lab.reservations import ledger, reserved
 from tests.lab.test_dma import POLICY, devices
@@ -201,10 +200,9 @@ def moments(guest: Guest, unit: str, *names: str) -> list[int]:
     return [int(each) for each in found]
 
 
-def test_memory_is_reserved_before_drivers_are_loaded_at_boot(
-    own_zoned_guest: Callable[[Topology], Guest],
-) -> None:
-    guest = own_zoned_guest(TOPOLOGIES["low_memory"])
+@pytest.mark.spoils
+def test_memory_is_reserved_before_drivers_are_loaded_at_boot(zoned_guest: Guest) -> None:
+    guest = zoned_guest
     plain = guest.read(RATIO)
     guest.write(POLICY, BOOT)
     guest.reboot()

@@ -9,8 +9,15 @@ from tests.lab.programs import cgroup_of
 
 RULE = "/usr/local/lib/udev/rules.d/70-zoned-dma.rules"
 
+pytestmark = pytest.mark.topology("one_node")
 
-@pytest.mark.topology("one_node")
+
+def test_plain_machine(guest: Guest) -> None:
+    assert guest.read("/sys/devices/system/node/online").strip() == "0"
+    assert guest.read("/sys/devices/system/cpu/online").strip() == "0-1"
+    assert "SRAT" not in guest.check(["ls", "/sys/firmware/acpi/tables"])
+
+
 def test_up_again_and_down(zoned_guest: Guest) -> None:
     guest = zoned_guest
     first = guest.facts["zoned"]

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -17,7 +16,6 @@ from tests.lab.harness.guest import Guest
 from tests.lab.harness.image import get_image
 from tests.lab.harness.places import PROJECT
 from tests.lab.harness.recipe import PYTHON
-from tests.lab.harness.topology import ONE_NODE, Topology
 from tests.lab.harness.wait import wait_until
 
 NODES = "/sys/devices/system/node"
@@ -59,13 +57,6 @@ def test_nodes_by_numactl(guest: Guest) -> None:
     rows = re.findall(r"^ +\d+: +(.+)$", text, re.MULTILINE)
     table = [[int(word) for word in row.split()] for row in rows]
     assert table == [list(row[:4]) for row in guest.topology.distances[:4]]
-
-
-@pytest.mark.topology("one_node")
-def test_plain_machine(guest: Guest) -> None:
-    assert guest.read(f"{NODES}/online").strip() == "0"
-    assert guest.read("/sys/devices/system/cpu/online").strip() == "0-1"
-    assert "SRAT" not in guest.check(["ls", "/sys/firmware/acpi/tables"])
 
 
 def test_dimm_makes_a_node_appear_and_go(guest: Guest) -> None:
@@ -201,9 +192,8 @@ def test_refused_qmp_command(guest: Guest) -> None:
 
 
 @pytest.mark.on("bookworm")
-@pytest.mark.topology("one_node")
-def test_dead_guest_is_lab_lost(own_guest: Callable[[Topology], Guest]) -> None:
-    guest = own_guest(ONE_NODE)
+@pytest.mark.spoils
+def test_dead_guest_is_lab_lost(guest: Guest) -> None:
     process = guest.start(["sleep", "1000"])
     guest.machine.process.kill()
     with pytest.raises(LabLost, match="console"):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.following import begin, follow, is_done, show, wait_for, wait_for_mib
+from tests.lab.following import CRASH, begin, follow, is_done, show, wait_for, wait_for_mib
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.wait import wait_until
 from tests.lab.loads import MIB, Load, Watch, check_intact, resident, start_load
@@ -147,7 +147,7 @@ def test_zone_whose_move_is_cancelled_or_cut_off_is_whole(db: Guest) -> None:
 
     number = begin(db, *words, "--rate", 12)
     wait_for_mib(lambda: resident(db, load.pid), 3, 40)
-    db.shell("systemctl kill -s KILL zoned && systemctl reset-failed zoned; systemctl start zoned")
+    db.shell(CRASH)
     assert show(db, number)["id"] == number
     assert is_done(wait_for(db, number))
     assert load.by_node() == {3: 128}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.following import follow
+from tests.lab.following import CRASH, follow
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.wait import wait_until
 from tests.lab.programs import (
@@ -141,7 +141,7 @@ def test_nothing_changes_for_members_when_daemons_restart(db: Guest) -> None:
         "systemctl daemon-reload",
         "systemctl daemon-reexec",
         "systemctl restart zoned",
-        "systemctl kill -s KILL zoned && systemctl reset-failed zoned; systemctl restart zoned",
+        CRASH,
     ):
         db.shell(script)
         assert ask(db, "show", "db")["state"] == "active", script

@@ -133,9 +133,13 @@ class Lab:
         try:
             yield
         except BaseException:
-            self._guests = {key: each for key, each in self._guests.items() if each is not guest}
-            guest.close()
+            self.end(guest)
             raise
+
+    def end(self, guest: Guest) -> None:
+        """End a guest that is of no use any more; the next test gets another one."""
+        self._guests = {key: each for key, each in self._guests.items() if each is not guest}
+        guest.close()
 
     def _end_all(self) -> None:
         while self._guests:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking the kernel to tidy up its memory.
+"""Asking the kernel to move used memory together.
 
-Sources: Documentation/ABI/stable/sysfs-devices-node (compact),
-Documentation/admin-guide/sysctl/vm.rst (drop_caches).
+Source: Documentation/ABI/stable/sysfs-devices-node (compact).
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ from typing import TYPE_CHECKING
 from zoned.kernel.root import write_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from zoned.kernel.root import Root
 
 
@@ -22,19 +19,8 @@ def compact(root: Root, node: int) -> bool:
 
     It takes a while where much is to move. Raises KernelRefused.
     """
-    return _write(root.sys / f"devices/system/node/node{node}/compact", "1")
-
-
-def drop_slab(root: Root) -> bool:
-    """Have the kernel forget what file systems remember of names and inodes; return whether it can.
-
-    Offlining does not do so by itself, and slab pages keep a block. Raises KernelRefused.
-    """
-    return _write(root.proc / "sys/vm/drop_caches", "2")
-
-
-def _write(path: Path, text: str) -> bool:
+    path = root.sys / f"devices/system/node/node{node}/compact"
     if not path.exists():
         return False
-    write_text(path, text)
+    write_text(path, "1")
     return True

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.fake_sys import NODES, add_node, write
+from tests.unit.fake_sys import NODES, add_node
 from zoned.errors import KernelRefused
-from zoned.kernel.compaction import compact, drop_slab
+from zoned.kernel.compaction import compact
 from zoned.kernel.root import sysroot
 
 if TYPE_CHECKING:
@@ -22,16 +22,9 @@ def test_a_node_is_compacted(tmp_path: Path) -> None:
     assert (tmp_path / NODES / "node2/compact").read_text().strip() == "1"
 
 
-def test_slab_is_dropped(tmp_path: Path) -> None:
-    write(tmp_path, {"proc/sys/vm/drop_caches": "0"})
-    assert drop_slab(sysroot(tmp_path))
-    assert (tmp_path / "proc/sys/vm/drop_caches").read_text().strip() == "2"
-
-
 def test_a_kernel_that_cannot(tmp_path: Path) -> None:
     assert not compact(sysroot(tmp_path), 0)
-    assert not drop_slab(sysroot(tmp_path))
-    assert not (tmp_path / "proc").exists()
+    assert not (tmp_path / NODES).exists()
 
 
 def test_a_refusal(tmp_path: Path) -> None:

@@ -135,10 +135,11 @@ def test_nobody_else_takes_these_blocks(machine: Guest) -> None:
 
 
 def test_blocks_come_back_to_the_zone_that_they_were_in(machine: Guest) -> None:
-    reserve(machine, 256, 29, "blocks")
+    # Of few blocks below a limit too many may have memory of the kernel's own in them.
+    reserve(machine, 256, 30, "blocks")
     now = states(machine)
     mine = held(machine, _OWNER)
-    below = [each for each in mine if (each + 1) * _BLOCK <= 1 << 29]
+    below = [each for each in mine if (each + 1) * _BLOCK <= 1 << 30]
     assert len(below) == 2
     assert {now[each] for each in below} == {("online", "DMA32")}
     above = set(mine) - set(below)

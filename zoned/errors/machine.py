@@ -86,7 +86,7 @@ class RungFails(MachineError):
 
 class NoRung(MachineError):
     """No rung of the ladder holds the memory that is wanted for a device. The message tells of each
-    that was tried; `zonectl dma explain DEVICE` tells of all.
+    that was allowed; `zonectl dma explain DEVICE` tells of all.
     """
 
     code = "no-rung"

@@ -19,6 +19,8 @@ from zoned.model.dma.rung import Rung
 from zoned.units import format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from zoned.engine.blocks.hands import Hands
     from zoned.engine.dma.wanted import Wanted
     from zoned.engine.machine import Machine
@@ -83,7 +85,7 @@ def boot_hint(step: Step | None) -> str:
 
 
 def _climb(machine: Machine, hands: Hands, wanted: Wanted) -> Held:
-    failed = []
+    failed: dict[Rung, str] = {}
     for step in wanted.verdict.steps:
         if step.rung is Rung.PENDING_REBOOT or step.holds is False or step.rung not in HOLDERS:
             continue
@@ -95,14 +97,23 @@ def _climb(machine: Machine, hands: Hands, wanted: Wanted) -> Held:
             if wanted.name in machine.ledger.touched.reservations:
                 raise  # Something of it is left, and on record: no other rung may hide that.
             hands.note(f"{step.rung}: {error.message}")
-            failed.append(f"{step.rung}: {error.message}")
+            failed[step.rung] = error.message
     last = next((s for s in wanted.verdict.steps if s.rung is Rung.PENDING_REBOOT), None)
-    why = "; ".join(failed) or wanted.verdict.why
     if last is not None and last.holds:
         raise PendingReboot(
             f"reservation {wanted.name} is possible only after a reboot", hint=boot_hint(last)
         )
-    raise NoRung(f"reservation {wanted.name}: {why}")
+    raise NoRung(f"reservation {wanted.name}: {_why_none(wanted, failed)}")
+
+
+def _why_none(wanted: Wanted, failed: Mapping[Rung, str]) -> str:
+    """Return what became of each rung that might have been tried."""
+    told = [
+        f"{step.rung}: {failed.get(step.rung, step.why)}"
+        for step in wanted.verdict.steps
+        if step.rung in wanted.need.rungs
+    ]
+    return "; ".join(told) or wanted.verdict.why
 
 
 def _planned(wanted: Wanted, step: Step) -> Held:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the boot loader and the command line told the kernel about memory.
+"""What the boot loader told the kernel about memory.
 
 Sources: Documentation/arch/x86/boot.rst and zero-page.rst (`ramdisk_image`, `ramdisk_size` and
-their upper halves), Documentation/ABI/testing/sysfs-kernel-boot_params,
-Documentation/admin-guide/kernel-parameters.txt (`cma=`), lib/cmdline.c (memparse).
+their upper halves), Documentation/ABI/testing/sysfs-kernel-boot_params.
 """
 
 from __future__ import annotations
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 _UPPER = struct.Struct("<II")
 _UPPER_AT = 0xC0
 _LOWER_AT = 0x218
-_SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-_AMOUNT = r"(0x[0-9a-fA-F]+|[0-9]+)([KMGTkmgt]?)"
-_CMA = re.compile(rf"{_AMOUNT}@{_AMOUNT}(?:-{_AMOUNT})?")
 _X86 = re.compile(r"x86_64|i[3-6]86")
 
 
@@ -48,23 +44,3 @@ def is_x86(root: Root) -> bool | None:
         return _X86.fullmatch(name) is not None
     # Nobody else has these.
     return True if (root.sys / "kernel/boot_params").is_dir() else None
-
-
-def cma_end(root: Root) -> int | None:
-    """Return where the CMA area ends at the latest, by the kernel's command line.
-
-    None where that says nothing of it, or there may be other areas.
-    """
-    words = (attribute(root.proc / "cmdline") or "").split()
-    given = [word.removeprefix("cma=") for word in words if word.startswith("cma=")]
-    match = _CMA.fullmatch(given[-1]) if given else None
-    if match is None or any(word.startswith("hugetlb_cma=") for word in words):
-        return None
-    size, start, end = (_amount(*match.group(at, at + 1)) for at in (1, 3, 5))
-    return end or (start or 0) + (size or 0)
-
-
-def _amount(digits: str | None, unit: str | None) -> int | None:
-    if digits is None:
-        return None
-    return int(digits, 16 if digits[:2] == "0x" else 10) << _SHIFTS[(unit or "").upper()]

@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 from zoned.kernel.block_outlook import outlooks
-from zoned.kernel.boot import cma_end, is_x86, read_initrd
+from zoned.kernel.boot import is_x86, read_initrd
+from zoned.kernel.cma import find_areas
 from zoned.kernel.dax import read_dax
 from zoned.kernel.iomem import read_iomem
 from zoned.kernel.kernel_zones import read_kernel_zones, read_ratio
@@ -30,15 +31,15 @@ def read_offer(root: Root, *, blocks: bool = True) -> Offer:
     Looks at every page of the memory blocks below 4 GiB, unless `blocks` is False: then there are
     none. Raises MachineError for a file that cannot be read.
     """
-    resources = read_iomem(root)
+    resources, zones = read_iomem(root), read_kernel_zones(root)
     return Offer(
         ram=None if resources is None else _ram(resources),
         claimed=_claimed(root, resources or ()),
         x86=is_x86(root),
         regions=read_dax(root),
-        zones=read_kernel_zones(root),
+        zones=zones,
         ratio=read_ratio(root),
-        cma_end=cma_end(root),
+        areas=find_areas(root, sum(zone.cma for zone in zones or ())),
         block_size=block_size(root),
         low_blocks=_low_blocks(root) if blocks else (),
         huge_sizes=_huge_sizes(root),

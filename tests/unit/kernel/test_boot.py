@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the boot loader and the command line said of memory."""
+"""What the boot loader said of memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.unit.fake_sys import write
-from zoned.kernel.boot import cma_end, is_x86, read_initrd
+from zoned.kernel.boot import is_x86, read_initrd
 from zoned.kernel.root import sysroot
 from zoned.model.dma.offer import Span
 
@@ -54,25 +54,3 @@ def test_parameters_cut_short(tmp_path: Path) -> None:
 def test_architecture(tmp_path: Path, name: str, *, x86: bool) -> None:
     write(tmp_path, {"proc/sys/kernel/arch": name})
     assert is_x86(sysroot(tmp_path)) is x86
-
-
-@pytest.mark.parametrize(
-    ("words", "end"),
-    [
-        ("quiet", None),
-        ("cma=256M", None),
-        ("cma=256M@0-4G", 4 * GIB),
-        ("cma=256m@1G", GIB + (256 << 20)),
-        ("cma=0x10000000@0x40000000-0x80000000", 2 * GIB),
-        ("cma=1G@0-2G cma=1G@0-1G quiet", GIB),
-        ("cma=256M@0-4G hugetlb_cma=1G", None),
-        ("cma=x@y", None),
-    ],
-)
-def test_cma(tmp_path: Path, words: str, end: int | None) -> None:
-    write(tmp_path, {"proc/cmdline": f"root=/dev/vda {words}"})
-    assert cma_end(sysroot(tmp_path)) == end
-
-
-def test_no_command_line(tmp_path: Path) -> None:
-    assert cma_end(sysroot(tmp_path)) is None

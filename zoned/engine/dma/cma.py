@@ -25,10 +25,11 @@ class Cma:
 
     def hold(self, machine: Machine, hands: Hands, held: Held) -> Held:
         """Count the memory as the reservation's. Raises RungFails."""
-        faults = self.faults(machine, held)
-        if faults:
-            raise RungFails("; ".join(faults))
-        free = sum(zone.free_cma for zone in read_offer(machine.root, blocks=False).zones or ())
+        offer = read_offer(machine.root, blocks=False)
+        fault = None if held.standing else _fault(machine, held, offer.cma_below(held.mask))
+        if fault:
+            raise RungFails(fault)
+        free = sum(zone.free_cma for zone in offer.zones or ())
         if free < held.size:
             hands.note(
                 f"{format_size(free)} of CMA are free at the moment; the kernel moves what is in"
@@ -39,18 +40,25 @@ class Cma:
     def faults(self, machine: Machine, held: Held) -> list[str]:
         """See Holder."""
         offer = read_offer(machine.root, blocks=False)
-        reservations = machine.ledger.touched.reservations.values()
-        # Those that reach less far have their part of what this one reaches.
-        wanted = sum(
-            each.size for each in reservations if each.rung is Rung.CMA and each.mask <= held.mask
-        )
-        there = offer.cma_below(held.mask)
-        if there >= wanted:
-            return []
-        return [
-            f"{format_size(there)} of CMA lie below the limit, and {format_size(wanted)} are"
-            " reserved there"
-        ]
+        # Areas stay where they are. The log that told where may be gone since.
+        known = offer.areas is not None
+        fault = _fault(machine, held, offer.cma_below(held.mask) if known else offer.cma)
+        return [fault] if fault else []
 
     def release(self, machine: Machine, hands: Hands, held: Held) -> None:
         """See Holder. Nothing was changed."""
+
+
+def _fault(machine: Machine, held: Held, there: int) -> str | None:
+    """Return what is wrong with so much below the reservation's limit."""
+    reservations = machine.ledger.touched.reservations.values()
+    # Those that reach less far have their part of what this one reaches.
+    wanted = sum(
+        each.size for each in reservations if each.rung is Rung.CMA and each.mask <= held.mask
+    )
+    if there >= wanted:
+        return None
+    return (
+        f"{format_size(there)} of CMA lie below the limit, and {format_size(wanted)} are reserved"
+        " there"
+    )

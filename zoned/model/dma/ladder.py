@@ -148,14 +148,15 @@ def _devdax(need: Need, offer: Offer) -> Step:
 def _cma(need: Need, offer: Offer) -> Step:
     if offer.zones is None:
         return Step(rung=Rung.CMA, holds=None, why=_NO_ZONES)
-    total = sum(zone.cma for zone in offer.zones)
-    if not total:
+    if not offer.cma:
         return Step(rung=Rung.CMA, holds=False, why="the kernel has no CMA area")
     room = offer.left(CMA_KEY, offer.cma_below(need.mask))
     if room >= need.size:
         why = f"{format_size(room)} of CMA lie below the limit"
         return Step(rung=Rung.CMA, holds=True, why=why, key=CMA_KEY, takes=need.size)
-    why = f"of {format_size(total)} of CMA, {format_size(room)} are known to lie below the limit"
+    why = (
+        f"of {format_size(offer.cma)} of CMA, {format_size(room)} are known to lie below the limit"
+    )
     return Step(rung=Rung.CMA, holds=False, why=f"{why} and not promised already")
 
 

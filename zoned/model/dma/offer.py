@@ -96,8 +96,8 @@ class Offer:
     zones: tuple[KernelZone, ...] | None = None
     ratio: tuple[int, ...] | None = None
     """`vm.lowmem_reserve_ratio`"""
-    cma_end: int | None = None
-    """what the kernel's command line says about where its CMA area ends at the latest"""
+    areas: tuple[Span, ...] | None = None
+    """all CMA areas, each at the highest that it may lie"""
     block_size: int | None = None
     low_blocks: tuple[Outlook, ...] = ()
     """memory blocks that begin below 4 GiB"""
@@ -146,12 +146,18 @@ class Offer:
 
     def cma_below(self, mask: int) -> int:
         """Return how much of the kernel's CMA areas is known to lie where a device reaches."""
-        all_below = self.cma_end is not None and self.cma_end - 1 <= mask
+        if self.areas is not None:
+            return sum(area.below(mask) for area in self.areas)
         return sum(
             zone.cma
             for zone in self.zones or ()
-            if all_below or (zone.span is not None and zone.span.end - 1 <= mask)
+            if zone.span is not None and zone.span.end - 1 <= mask
         )
+
+    @property
+    def cma(self) -> int:
+        """Return how much the kernel's CMA areas have in all."""
+        return sum(zone.cma for zone in self.zones or ())
 
     def left(self, key: str, size: int) -> int:
         """Return what is left of something that was `size` bytes before others were promised it."""

@@ -120,7 +120,8 @@ def test_cma() -> None:
     assert choice(offer, bits=32) is Rung.CMA
     # DMA32 reaches beyond 31 bits, and nobody says where in it the area lies.
     assert step(Rung.CMA, offer, bits=31).holds is False
-    known = dataclasses.replace(offer, cma_end=2 * GIB)
+    areas = (Span(GIB, 256 * MIB), Span(3 * GIB, 256 * MIB))
+    known = dataclasses.replace(offer, areas=areas)
     assert step(Rung.CMA, known, bits=31).holds is True
     assert step(Rung.CMA, known, bits=30).holds is False
     promised = dataclasses.replace(known, taken={CMA_KEY: 257 * MIB})

@@ -7,27 +7,15 @@ from typing import Any
 
 import pytest
 
+from tests.lab.block_trials import ask, blocks_command, counted, is_said
 from tests.lab.following import begin, follow
-from tests.lab.harness.guest import PYTHON, Guest
+from tests.lab.harness.guest import Guest
 from tests.lab.harness.wait import wait_until
-from tests.lab.loads import command
 from tests.lab.programs import pids
 
 READY = "/run/blocks.pinned"
 _DEADLINE = 31.25
 """Seconds that zoned gives a block of 128 MiB"""
-_ALL = 900
-"""Seconds for all blocks of an emulated machine"""
-
-
-def blocks_command(guest: Guest, *words: object) -> list[str]:
-    """Return a command of guest_programs/blocks.py."""
-    return [PYTHON if word == "python3" else word for word in command(guest, "blocks", *words)]
-
-
-def ask(guest: Guest, *words: object) -> Any:
-    """Return what that command prints."""
-    return json.loads(guest.check(blocks_command(guest, *words), timeout=_ALL))
 
 
 def by_lsmem(guest: Guest) -> dict[int, tuple[str, str]]:
@@ -42,11 +30,6 @@ def listed(guest: Guest) -> dict[int, dict[str, Any]]:
     """Return what zonectl says of each block."""
     text = guest.check(["zonectl", "blocks", "list", "--why", "-o", "json"])
     return {each["id"]: each for each in json.loads(text)}
-
-
-def is_said(each: dict[str, Any]) -> str:
-    """Return e.g. ``no`` for a block that was said not to go."""
-    return {True: "yes", False: "no", None: "unknown"}[each["can"]]
 
 
 def table(tried: list[dict[str, Any]]) -> str:
@@ -65,16 +48,14 @@ def test_what_is_said_of_blocks_comes_true(zoned_guest: Guest) -> None:
     before = by_lsmem(zoned_guest)
     tried = ask(zoned_guest, "try")
     print(table(tried))
-    went: dict[str, list[bool]] = {"yes": [], "no": [], "unknown": []}
-    for each in tried:
-        went[is_said(each)].append(not each["offline"]["code"])
-    for word, outcomes in went.items():
-        print(f"said {word}: {sum(outcomes)} of {len(outcomes)} went")
-    right = sum(went["yes"]) + went["no"].count(False)
+    said = counted(tried)
+    for word, (went, number) in said.items():
+        print(f"said {word}: {went} of {number} went")
+    (went_as_said, yes), (went_all_the_same, no) = said["yes"], said["no"]
     # A file system can hold on to pages as a device does, which nobody sees beforehand.
-    assert right >= 0.9 * len(went["yes"] + went["no"])
-    assert len(went["yes"]) >= 8
-    assert went["no"]
+    assert went_as_said + no - went_all_the_same >= 0.9 * (yes + no)
+    assert yes >= 8
+    assert no
     # Each is back where it was, to lsmem's eyes too.
     for each in tried:
         if each["back"] is not None:

@@ -17,6 +17,7 @@ _APART = {
     "tests/lab/test_install": ", from nothing",
     "tests/lab/test_base_machines": ", other machines",
     "tests/lab/test_dma": ", other machines",
+    "tests/lab/test_newest_kernel": ", newest kernel",
 }
 """Files of the lab that are no part of their release's share, by how their names begin."""
 

@@ -20,6 +20,7 @@ from tests.lab.harness.plugin import (
     pytest_sessionfinish,
     pytest_terminal_summary,
 )
+from tests.lab.harness.qemu import lacks
 from tests.lab.harness.recipe import RECIPES
 from tests.lab.harness.topology import TOPOLOGIES
 from tests.lab.loads import runner_command, set_pools
@@ -44,6 +45,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--lab-topology", choices=[*TOPOLOGIES], help="run only the lab's tests on this machine"
+    )
+    group.addoption(
+        "--lab-kernel", choices=RECIPES["trixie"].kernels, help="boot all guests with this kernel"
     )
 
 
@@ -107,7 +111,9 @@ def _topology_name(item: pytest.Item) -> str:
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Lab]:
     """All guests of the session."""
-    lab = Lab(tmp_path_factory.mktemp("lab"), shared=hasattr(pytestconfig, "workerinput"))
+    kernel = pytestconfig.getoption("--lab-kernel")
+    shared = hasattr(pytestconfig, "workerinput")
+    lab = Lab(tmp_path_factory.mktemp("lab"), shared=shared, kernel=kernel)
     yield lab
     lab.close()
 
@@ -129,6 +135,8 @@ def _or_skip(get: Callable[[], T]) -> T:
 def guest(lab: Lab, release: str, request: pytest.FixtureRequest) -> Iterator[Guest]:
     """The shared guest of this release and of the test's `topology`, cleaned up afterwards."""
     topology = _topology_name(request.node)
+    if missing := lacks(TOPOLOGIES[topology]):
+        pytest.skip(f"this QEMU has no {missing}")
     fresh = topology == _FRESH
 
     def get() -> Guest:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base zones of other machines: persistent memory as one, and nodes that the kernel has split."""
+"""Base zones of other machines: persistent memory and memory behind a CXL window as one, and nodes
+that the kernel has split.
+"""
 
 import json
 import re
@@ -16,9 +18,11 @@ from tests.lab.test_base_zones import (
     BLOCK,
     FIRST_NORMAL,
     NODES,
+    adopt_memory,
     base_zone,
     kinds,
     size_by_numactl,
+    wait_online,
 )
 from tests.lab.test_fence import ids, outsiders
 from tests.lab.test_zones import ask, refused
@@ -86,6 +90,38 @@ def test_dax_region_with_a_program(region: Guest) -> None:
         assert kinds(guest, 2) == FIRST_NORMAL
     else:
         assert mode_by_daxctl(guest) == "devdax"
+
+
+@pytest.mark.topology("cxl")
+def test_memory_behind_a_cxl_window_comes_and_goes(zoned_guest: Guest) -> None:
+    guest = zoned_guest
+    adopt_memory(guest)
+    region = make_region(guest)
+    wait_online(guest, 2, 4)
+    assert kinds(guest, 2) == FIRST_NORMAL
+    assert base_zone(guest, 2)["source"] == "cxl"
+    follow(guest, "base", "remove", "2")
+    guest.check(["cxl", "disable-region", region])
+    guest.check(["cxl", "destroy-region", region])
+    wait_until(lambda: not base_zone(guest, 2), "the end of node 2")
+
+    # The region is another one, and its device bears the name of the one that was removed.
+    make_region(guest)
+    wait_until(lambda: mode_by_daxctl(guest) == "devdax", "dax0.0")
+    follow(guest, "base", "add", "dax0.0")
+    assert base_zone(guest, 2)["source"] == "cxl"
+    guest.check(["zonectl", "create", "far", "--size", "200MiB", "--nodes", "2", "--cpus", "none"])
+    hog = start_hog(guest, 100, ["zonectl", "run", "far", "--"])
+    assert set(anonymous_by_node(guest, hog.pid)) == {2}
+    assert "zone far" in refused(guest, "base", "remove", "2")
+    guest.check(["zonectl", "destroy", "far", "--kill"])
+
+
+def make_region(guest: Guest) -> str:
+    """Make memory of the CXL device; return the region's name."""
+    wait_until(lambda: json.loads(guest.check(["cxl", "list", "-M"]) or "[]"), "the CXL device")
+    words = ["-m", "-d", "decoder0.0", "-w", "1", "-t", "ram", "mem0"]
+    return str(json.loads(guest.check(["cxl", "create-region", *words]))["region"])
 
 
 @pytest.mark.topology("fake_nodes")

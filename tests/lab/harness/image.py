@@ -3,6 +3,7 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -14,12 +15,19 @@ from tests.lab.harness.errors import LabUnavailable
 from tests.lab.harness.initrd import make_initrd
 from tests.lab.harness.libraries import lock_digest, prepare
 from tests.lab.harness.places import cache_folder, locked
-from tests.lab.harness.recipe import PYTHON, RECIPES, Recipe
+from tests.lab.harness.recipe import NEWEST, PYTHON, RECIPES, Recipe
 
 logger = logging.getLogger(__name__)
 
 _BUILD_TOOLS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
 _UNUSED_SECONDS = 14 * 24 * 3600
+_MIRROR = "http://deb.debian.org/debian"
+# The package then depends on another kernel; the one that it depended on stays.
+_NEWEST_KERNEL = """set -e
+echo "deb {mirror} {suite} main" > "$1/etc/apt/sources.list.d/backports.list"
+chroot "$1" apt-get -q update
+chroot "$1" apt-get -q -y --no-install-recommends -t {suite} install linux-image-amd64
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +41,13 @@ class Image:
     def disk(self) -> Path:
         return self.folder / "disk.img"
 
-    @property
-    def kernel(self) -> Path:
-        return self.folder / "vmlinuz"
+    def kernel(self, name: str) -> Path:
+        """One of the recipe's kernels."""
+        return self.folder / f"vmlinuz-{name}"
 
-    @property
-    def initrd(self) -> Path:
-        return self.folder / "initrd"
+    def initrd(self, name: str) -> Path:
+        """What this kernel begins with."""
+        return self.folder / f"initrd-{name}"
 
 
 def get_image(release: str) -> Image:
@@ -80,9 +88,10 @@ def _build(recipe: Recipe, target: Path) -> None:
         logger.info("installing the project's libraries")
         prepare(tree, PYTHON[recipe.release])
         logger.info("making the disk")
-        (parts / "initrd").write_bytes(make_initrd(tree, recipe.modules, recipe.init))
-        (kernel,) = (tree / "boot").glob("vmlinuz-*")
-        kernel.rename(parts / "vmlinuz")
+        for name, version in zip(recipe.kernels, kernel_versions(tree), strict=True):
+            initrd = make_initrd(tree, version, recipe.modules, recipe.init)
+            (parts / f"initrd-{name}").write_bytes(initrd)
+            (tree / "boot" / f"vmlinuz-{version}").rename(parts / f"vmlinuz-{name}")
         shutil.rmtree(tree / "boot")
         (tree / "boot").mkdir()
         disk = [str(parts / "disk.img"), f"{recipe.disk_size}M"]
@@ -90,8 +99,15 @@ def _build(recipe: Recipe, target: Path) -> None:
         parts.rename(target)
 
 
+def kernel_versions(tree: Path) -> list[str]:
+    """Return the kernels of an installed system, oldest first."""
+    names = [folder.name for folder in (tree / "usr/lib/modules").iterdir()]
+    return sorted(names, key=lambda name: [int(word) for word in re.findall(r"\d+", name)])
+
+
 def _mmdebstrap(recipe: Recipe, tree: Path) -> list[str]:
     """Without a mirror mmdebstrap takes Debian's own, with updates and security."""
+    mirror = os.environ.get("ZONED_LAB_MIRROR")
     command = [
         "mmdebstrap",
         "--quiet",
@@ -101,11 +117,11 @@ def _mmdebstrap(recipe: Recipe, tree: Path) -> list[str]:
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         f"--include={','.join(recipe.packages)}",
-        recipe.release,
-        str(tree),
     ]
-    mirror = os.environ.get("ZONED_LAB_MIRROR")
-    return [*command, mirror] if mirror else command
+    if NEWEST in recipe.kernels:
+        hook = _NEWEST_KERNEL.format(mirror=mirror or _MIRROR, suite=f"{recipe.release}-backports")
+        command.append(f"--customize-hook={hook}")
+    return [*command, recipe.release, str(tree), *([mirror] if mirror else [])]
 
 
 def _customise(recipe: Recipe, tree: Path) -> None:

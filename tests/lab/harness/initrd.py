@@ -14,23 +14,23 @@ _PROGRAM = stat.S_IFREG | 0o755
 _FILE = stat.S_IFREG | 0o644
 
 
-def make_initrd(tree: Path, modules: tuple[str, ...], init: str) -> bytes:
-    """Build the archive from the files of the installed system in `tree`."""
+def make_initrd(tree: Path, version: str, modules: tuple[str, ...], init: str) -> bytes:
+    """Build the archive for one version of the kernel, from the files of the system in `tree`."""
     entries = [(name, _DIRECTORY, b"") for name in ("bin", "dev", "modules", "root")]
     entries.append(("bin/busybox", _PROGRAM, (tree / "usr/bin/busybox").read_bytes()))
     entries.append(("init", _PROGRAM, init.encode()))
-    for number, path in enumerate(load_order(tree, modules)):
+    for number, path in enumerate(load_order(tree / "usr/lib/modules" / version, modules)):
         entries.append((f"modules/{number:03}.ko", _FILE, _module(path)))
     entries.append(("TRAILER!!!", 0, b""))
     return b"".join(_entry(number, *entry) for number, entry in enumerate(entries, 1))
 
 
-def load_order(tree: Path, modules: tuple[str, ...]) -> list[Path]:
-    """The files of `modules` and of what they need, each after its needs.
+def load_order(folder: Path, modules: tuple[str, ...]) -> list[Path]:
+    """The files of `modules` and of what they need, each after its needs, below the `folder` of a
+    kernel's modules.
 
     A name that modules.dep does not know is built into the kernel.
     """
-    (folder,) = (tree / "usr/lib/modules").iterdir()
     needs = {}
     for line in (folder / "modules.dep").read_text().splitlines():
         path, _, words = line.partition(":")

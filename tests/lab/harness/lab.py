@@ -5,6 +5,7 @@ import contextlib
 import enum
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tests.lab.harness.accel import choose_acceleration
@@ -38,10 +39,12 @@ class Wanted(enum.StrEnum):
 class Lab:
     """Boots guests when they are asked for, and keeps one at a time.
 
-    `shared` where other processes have labs at the same time.
+    `shared` where other processes have labs at the same time. With `kernel` all boot that one of
+    their recipe's, whatever their topology wants.
     """
 
-    def __init__(self, folder: Path, *, shared: bool = False) -> None:
+    def __init__(self, folder: Path, *, shared: bool = False, kernel: str | None = None) -> None:
+        self._kernel = kernel
         self._shared = shared
         self._folder = folder
         self._guests: dict[tuple[str, str], Guest] = {}
@@ -95,6 +98,8 @@ class Lab:
         """
         image = self._image(release)
         acceleration = choose_acceleration(image)
+        if self._kernel:
+            topology = replace(topology, kernel=self._kernel)
 
         def attempt() -> Guest:
             self._boots += 1

@@ -48,6 +48,8 @@ _QUIET_BOOT = (
 )
 _CONSOLE_LINES = 25
 _DISK = "disk"
+# Else QEMU takes any bus there is, also one that is made for others.
+_BUS = "bus=pcie.0"
 
 
 def check_can_run() -> None:
@@ -56,6 +58,17 @@ def check_can_run() -> None:
         if not shutil.which(tool):
             msg = f"no {tool} (apt-get install {package})"
             raise LabUnavailable(msg)
+
+
+def lacks(topology: Topology) -> str | None:
+    """Return what a machine needs that this QEMU does not have."""
+    if topology.needs is None:
+        return None
+    device, wanted = topology.needs
+    command = [PROGRAM, "-device", f"{device},help"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    names = {line.split("=")[0].strip() for line in told.splitlines()}
+    return None if wanted in names else f"{device} with {wanted}"
 
 
 class Machine:
@@ -86,8 +99,8 @@ class Machine:
         self._agent_client = new_client()
         self.agent = Agent(self._agent_client)
         command = [
-            *_process(image, folder, self._layers[0]),
-            *((_SHARED if shared else {}).get(acceleration) or ACCELERATION[acceleration]),
+            *_process(image, topology.kernel, folder, self._layers[0]),
+            *_processor(acceleration, topology, shared=shared),
             *(_TERMINAL if terminal else ()),
             *qemu_arguments(topology),
             *("-append", " ".join([_QUIET_BOOT, *topology.append])),
@@ -195,22 +208,29 @@ def _upon(below: Path, disk: Path) -> Path:
     return disk
 
 
-def _process(image: Image, folder: Path, disk: Path) -> list[str]:
+def _process(image: Image, kernel: str, folder: Path, disk: Path) -> list[str]:
     return [
         *("setpriv", "--pdeathsig", "KILL", PROGRAM),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
-        *("-drive", f"file={disk},id={_DISK},if=virtio,format=qcow2,cache=unsafe"),
+        *("-kernel", str(image.kernel(kernel)), "-initrd", str(image.initrd(kernel))),
+        *("-drive", f"file={disk},id={_DISK},if=none,format=qcow2,cache=unsafe"),
+        *("-device", f"virtio-blk-pci,drive={_DISK},{_BUS}"),
         *("-serial", f"file:{folder / 'console.log'}"),
-        *("-virtfs", f"local,path={folder / 'share'},mount_tag=host,security_model=none"),
-        *("-device", "virtio-rng-pci"),
+        *("-fsdev", f"local,id=share,path={folder / 'share'},security_model=none"),
+        *("-device", f"virtio-9p-pci,fsdev=share,mount_tag=host,{_BUS}"),
+        *("-device", f"virtio-rng-pci,{_BUS}"),
     ]
+
+
+def _processor(acceleration: str, topology: Topology, *, shared: bool) -> list[str]:
+    *words, kind = (_SHARED if shared else {}).get(acceleration) or ACCELERATION[acceleration]
+    return [*words, ",".join(filter(None, (kind, topology.processor)))]
 
 
 def _channels(monitor: int, agent: int, runner: int) -> list[str]:
     return [
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
-        *("-chardev", f"socket,id=agent,fd={agent}", "-device", "virtio-serial"),
+        *("-chardev", f"socket,id=agent,fd={agent}", "-device", f"virtio-serial,{_BUS}"),
         *("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"),
         *("-chardev", f"socket,id=runner,fd={runner}"),
         *("-device", "virtserialport,chardev=runner,name=org.zoned.lab"),

@@ -86,11 +86,21 @@ exec $B switch_root /root /sbin/init
 """
 
 
+STOCK = "stock"
+"""The release's own kernel."""
+NEWEST = "newest"
+"""The kernel of the release's backports: the newest there is for it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """One image. `disk_size` is in MiB; `files` maps a path in the image to its text."""
+    """One image. `disk_size` is in MiB; `files` maps a path in the image to its text.
+
+    `kernels` are those that it can be booted with, oldest first.
+    """
 
     release: str
+    kernels: tuple[str, ...] = (STOCK,)
     packages: tuple[str, ...] = _PACKAGES
     masked: tuple[str, ...] = _MASKED
     files: dict[str, str] = field(default_factory=lambda: dict(_FILES))
@@ -108,4 +118,7 @@ class Recipe:
 PYTHON = {"trixie": "3.13", "bookworm": "3.11"}
 """The version of /usr/bin/python3 in each release that the lab can boot."""
 
-RECIPES = {release: Recipe(release=release) for release in PYTHON}
+RECIPES = {
+    "trixie": Recipe(release="trixie", kernels=(STOCK, NEWEST), packages=(*_PACKAGES, "cxl")),
+    "bookworm": Recipe(release="bookworm"),
+}

@@ -6,6 +6,8 @@ The words are those of qemu-system-x86_64(1); sizes are in MiB.
 
 from dataclasses import dataclass
 
+from tests.lab.harness.recipe import NEWEST, STOCK
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
@@ -22,7 +24,9 @@ class Topology:
     `memory` is its RAM in MiB (the sum of the nodes, where there are nodes). `distances` is the
     whole SLIT table, row by row, or empty for the firmware's default. `slots` and `max_memory`
     (MiB) leave room for DIMMs. `devices`, `machine`, `numa` and `objects` are further arguments
-    to the QEMU options of these names, `append` further words of the kernel's command line.
+    to the QEMU options of these names, `append` further words of the kernel's command line;
+    `kernel` is one of the recipe's. `needs` is a property of a device that not every QEMU has;
+    `processor` has further properties of the processors.
     """
 
     name: str
@@ -37,6 +41,9 @@ class Topology:
     objects: tuple[str, ...] = ()
     numa: tuple[str, ...] = ()
     append: tuple[str, ...] = ()
+    kernel: str = STOCK
+    needs: tuple[str, str] | None = None
+    processor: str = ""
 
     def __post_init__(self) -> None:
         size = len(self.nodes)
@@ -153,6 +160,36 @@ LOW_MEMORY = Topology(
 """768 MiB lie low and the rest above 4 GiB, so that the kernel has a low zone to protect, with some
 blocks that can go; a legacy persistent memory region lies within 28 bits."""
 
-MACHINES = (FOUR_NODES, ONE_NODE, PMEM, FAKE_NODES, LOW_MEMORY)
+NEWEST_KERNEL = Topology(
+    name="newest_kernel",
+    cpus=2,
+    memory=2048,
+    nodes=(Node(memory=1024, cpus=(0,)), Node(memory=1024, cpus=(1,))),
+    devices=_PLUGGABLE,
+    append=("cma=128M@0-1G",),
+    kernel=NEWEST,
+)
+"""Two nodes and a kernel with an area for contiguous memory, which Debian's own do not have."""
+
+CXL = Topology(
+    name="cxl",
+    cpus=2,
+    memory=2048,
+    nodes=(Node(memory=1024, cpus=(0,)), Node(memory=1024, cpus=(1,))),
+    machine=("cxl=on", "cxl-fmw.0.targets.0=cxl.1", "cxl-fmw.0.size=4G"),
+    objects=("memory-backend-ram,id=expander,size=512M",),
+    devices=(
+        "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl.1",
+        "cxl-rp,port=0,bus=cxl.1,id=rp1,chassis=1,slot=1",
+        "cxl-type3,bus=rp1,volatile-memdev=expander,id=memory",
+    ),
+    needs=("cxl-type3", "volatile-memdev"),
+    # In a virtual machine Linux makes no regions: it could not flush the host's caches.
+    processor="-hypervisor",
+)
+"""Two nodes, and 512 MiB behind a CXL window, which are a node of their own once they are a region.
+QEMU has such memory since 8.1."""
+
+MACHINES = (FOUR_NODES, ONE_NODE, PMEM, FAKE_NODES, LOW_MEMORY, NEWEST_KERNEL, CXL)
 TOPOLOGIES = {topology.name: topology for topology in MACHINES}
 """Every machine by its name, as `scripts/lab --topology` and the mark `topology` take it."""

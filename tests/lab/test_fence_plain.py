@@ -64,9 +64,10 @@ def test_plain_groups(zoned_guest: Guest) -> None:
         assert mems("own") == "1-2"
 
         assert keep(guest, "v2") == ""
+        # Linux 6.12 does not let a group with processes say nothing, and 7.3 does.
         every = guest.read("/sys/devices/system/node/possible").strip()
-        assert {name: mems(name) for name in ("busy", "idle", "own", "zone")} == {
-            "busy": every,
+        assert mems("busy") in {every, ""}
+        assert {name: mems(name) for name in ("idle", "own", "zone")} == {
             "idle": "",
             "own": "1-3",
             "zone": "",

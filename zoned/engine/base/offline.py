@@ -190,7 +190,8 @@ def _explained(machine: Machine, block: Block, error: BlockBusy) -> BlockBusy:
     return BlockBusy(
         error.message + (f" ({why})" if why else ""),
         hint="programs that were started there and still run, and groups that were made meanwhile,"
-        " may have left something of the kernel's there; stop them and try again",
+        " may have left something of the kernel's there; stop them and try again. Memory that must"
+        " leave is best added with --movable-only",
     )
 
 

@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zoned.daemon.views_buffers import leases_info
 from zoned.engine.dma.allot_buffer import usage
 from zoned.engine.dma.leases import LeaseBook
-from zoned.errors import NoSuchProcess, ZonedError
+from zoned.errors import NoSuchProcess, PoolBusy, PoolExhausted, ZonedError
 from zoned.kernel.pidfd import open_pidfd
 from zoned.kernel.process import Process, alive, find
 from zoned.model.dma.rung import Rung
@@ -38,6 +39,8 @@ _log = logging.getLogger(__name__)
 FIRST_LOOK = 0.05
 LAST_LOOK = 5.0
 """Seconds between looks whether memory is back: the first, and the most that it becomes."""
+WAIT = 2.0
+"""Seconds that a program waits for memory that is on its way back."""
 BLIND = 0.5
 """Seconds between looks at programs of whose end the kernel does not tell."""
 
@@ -67,6 +70,8 @@ class BufferDesk:
         """programs whose requests are under way, and how many"""
         self._tasks: set[asyncio.Task[None]] = set()
         self._something_ends = asyncio.Event()
+        self._back = asyncio.Event()
+        """Set, and then another one, when memory is back."""
 
     async def start(self) -> None:
         """Go on with the leases on record: those of programs that are no more end."""
@@ -116,9 +121,7 @@ class BufferDesk:
         self, name: str, process: Process, uid: int, asked: Asked, *, dmabuf: bool
     ) -> Handed:
         book = self._book
-        held = book.find(name, None)
-        spans = await self._worker.look(lambda: book.spans(held))
-        lease = await self._worker.change(lambda: book.begin(name, process, uid, asked, spans))
+        lease = await self._begin(name, process, uid, asked)
         handed = await self._worker.look(lambda: book.hand_out(lease, dmabuf=dmabuf))
         try:
             await self._worker.change(lambda: book.confirm(handed))
@@ -134,6 +137,29 @@ class BufferDesk:
             await self._worker.change(lambda: book.end_all_of(process.pid, process.start_time))
             raise NoSuchProcess(f"process {process.pid} has ended")
         return handed
+
+    async def _begin(self, name: str, process: Process, uid: int, asked: Asked) -> Lease:
+        """Set memory aside, and wait a little for what others, or it itself, have just given back.
+
+        What was closed takes its time: the kernel frees it, and then it is fetched again.
+        """
+        book, loop = self._book, asyncio.get_running_loop()
+        deadline = loop.time() + WAIT
+        while True:
+            # Before the look: what comes back while it is taken counts.
+            back = self._back
+            held = book.find(name, None)
+            spans = await self._worker.look(partial(book.spans, held))
+            begin = partial(book.begin, name, process, uid, asked, spans)
+            try:
+                return await self._worker.change(begin)
+            except (PoolExhausted, PoolBusy):
+                if not book.returning(name) or loop.time() >= deadline:
+                    raise
+            self._something_ends.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await back.wait()
 
     async def free(self, peer: Peer, number: int) -> None:
         """End a lease of the caller, or with root any. Raises LeaseGone."""
@@ -234,6 +260,8 @@ class BufferDesk:
             numbers = await self._worker.look(self._book.take_back)
             if numbers:
                 await self._worker.change(lambda: self._freed(self._book.forget(numbers)))
+                self._back.set()
+                self._back = asyncio.Event()
         except ZonedError as error:
             _log.error("cannot take memory back: [%s] %s", error.code, error)
         holders = {(each.pid, each.start_time) for each in self._book.all if not each.ending}

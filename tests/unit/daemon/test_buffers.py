@@ -24,6 +24,8 @@ from tests.unit.fake_huge import HUGE
 from zoned.api.client import Client
 from zoned.api.types_buffers import LeasesInfo
 from zoned.daemon import buffers as buffers_module
+from zoned.engine.dma.allot_buffer import Asked
+from zoned.engine.dma.leases import LeaseBook
 from zoned.errors import Denied, LeaseGone, NoSuchProcess, PoolBusy, PoolExhausted
 from zoned.model.dma.match import Match
 from zoned.model.dma.wish import DmaPolicy, Wish
@@ -64,7 +66,11 @@ def test_buffer_comes_with_its_descriptor(scene: Scene) -> None:
     run(scene, body)
 
 
-def test_freed_buffer_is_somebody_elses_only_when_it_is_unmapped(scene: Scene) -> None:
+def test_freed_buffer_is_somebody_elses_only_when_it_is_unmapped(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buffers_module, "WAIT", 0.1)
+
     def use() -> mmap.mmap:
         with Client(scene.socket) as client:
             found, (file,) = alloc(client, 8)
@@ -85,6 +91,39 @@ def test_freed_buffer_is_somebody_elses_only_when_it_is_unmapped(scene: Scene) -
         mapped = await beside(use)
         await beside(ask)
         mapped.close()
+        await scene.all_back()
+
+    run(scene, body)
+
+
+def test_memory_that_is_on_its_way_back_is_waited_for(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buffers_module, "WAIT", 60.0)
+    refused: list[str] = []
+    returning = LeaseBook.returning
+
+    def looked(book: LeaseBook, name: str) -> bool:
+        refused.append(name)
+        return returning(book, name)
+
+    monkeypatch.setattr(LeaseBook, "returning", looked)
+
+    async def body() -> None:
+        first = await scene.desk.alloc(peer(0), "scsi", None, Asked(size=8 * HUGE), dmabuf=False)
+        mapped = mmap.mmap(first.file, HUGE, offset=first.offsets[0])
+        first.close()
+        await scene.desk.free(peer(0), first.lease.number)
+        second = asyncio.create_task(
+            scene.desk.alloc(peer(0), "scsi", None, Asked(size=8 * HUGE), dmabuf=False)
+        )
+        await scene.until(lambda: bool(refused))
+        assert not second.done()
+        mapped.close()
+        handed = await second
+        assert handed.lease.number != first.lease.number
+        handed.close()
+        await scene.desk.free(peer(0), handed.lease.number)
         await scene.all_back()
 
     run(scene, body)

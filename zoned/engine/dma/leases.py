@@ -102,6 +102,17 @@ class LeaseBook:
         """Those whose memory is to come back."""
         return tuple(each for each in self.all if each.ending)
 
+    def returning(self, reservation: str) -> bool:
+        """Return whether memory of a reservation is on its way back."""
+        return any(each.reservation == reservation for each in self._returning)
+
+    @property
+    def _returning(self) -> list[Lease]:
+        """Those that are ending, without those whose programs are about to have them."""
+        with self._lock:
+            handing = frozenset(self._handing)
+        return [each for each in self.ending if each.number not in handing]
+
     def find(self, reservation: str | None, device: str | None) -> Held:
         """Return a reservation by its name, or by the address of a device that it is for.
 
@@ -228,13 +239,7 @@ class LeaseBook:
 
     def take_back(self) -> tuple[int, ...]:
         """Return which of the ending leases have their memory back, or no reservation any more."""
-        with self._lock:
-            handing = frozenset(self._handing)
-        return tuple(
-            lease.number
-            for lease in self.ending
-            if lease.number not in handing and self._returned(lease)
-        )
+        return tuple(lease.number for lease in self._returning if self._returned(lease))
 
     def forget(self, numbers: Collection[int]) -> dict[str, bool]:
         """Forget leases whose memory is free; return the reservations that they were of, and

@@ -17,7 +17,7 @@ from tests.lab.bench import blocks, dma, migration  # noqa: F401 - they register
 from tests.lab.bench.measure import to_json
 from tests.lab.bench.scenarios import SCENARIOS, Bench, Outcome
 from tests.lab.harness.accel import choose_acceleration
-from tests.lab.harness.errors import LabError, LabLost
+from tests.lab.harness.errors import CommandFailed, LabError, LabLost
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.image import get_image
 from tests.lab.harness.install import install_zoned, share_sources
@@ -47,24 +47,27 @@ class Report:
     host: dict[str, Any]
     rounds: int
     scenarios: dict[str, Outcome]
+    failed: dict[str, str]
+    """why a scenario has no outcome"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run scripts/bench; return its exit status."""
     options = _parse(arguments)
     try:
-        report = to_json(_measure(options))
+        found = _measure(options)
     except LabLost as error:
         print(f"bench: lost: {error}", file=sys.stderr)
         return LAB_LOST
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
+    report = to_json(found)
     if options.output:
         options.output.write_text(report + "\n")
     else:
         print(report)
-    return 0
+    return 1 if found.failed else 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -110,10 +113,15 @@ def _measure(options: argparse.Namespace) -> Report:
     with _guest(options.release) as guest:
         _make_zone(guest)
         bench = Bench(guest=guest, rounds=options.rounds, seconds=options.seconds)
-        outcomes = {}
+        outcomes, failed = {}, {}
         for name in options.only or SCENARIOS:
             _say(f"measuring {name}: {SCENARIOS[name].what}")
-            outcomes[name] = SCENARIOS[name].measure(bench)
+            try:
+                outcomes[name] = SCENARIOS[name].measure(bench)
+            except CommandFailed as error:
+                # What the others found took long.
+                _say(f"{name} failed: {error}")
+                failed[name] = str(error)
         return Report(
             zoned=guest.check(["zonectl", "--version"]).split()[-1],
             release=options.release,
@@ -128,6 +136,7 @@ def _measure(options: argparse.Namespace) -> Report:
             },
             rounds=options.rounds,
             scenarios=outcomes,
+            failed=failed,
         )
 
 

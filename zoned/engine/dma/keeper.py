@@ -67,16 +67,14 @@ class DmaKeeper:
         self._reports: tuple[Report, ...] = ()
         self._faults: dict[str, list[str]] = {}
 
-    def look(self) -> dict[str, int]:
-        """Look at the devices; start a job for each reservation that something is to be done about.
-
-        Return the numbers of the jobs by reservation, those that run already among them.
+    def look(self) -> None:
+        """Look at the devices; start a job for each reservation that something is to be done about
+        and no job works on.
         """
         try:
-            return self._look()
+            self._look()
         except ZonedError as error:
             _log.warning("memory for devices: [%s] %s", error.code, error)
-            return {}
 
     def again(self) -> None:
         """Have the next look try everything: the policy has changed."""
@@ -127,22 +125,21 @@ class DmaKeeper:
     def alerts(self) -> Iterator[Alert]:
         """Yield what was missing or broken at the last look."""
         for report in unmet(self._reports, self._held):
-            owner = dma_owner(report.name)
             if not report.name and report.device is not None:
                 yield Alert(
                     code=AlertCode.RESERVATION_MISSING,
                     subject=f"device {report.device.address}",
                     message=_why(report, ""),
                 )
-            elif self._jobs.busy(owner) is None:
-                message = _why(report, self._jobs.failed(owner))
+            elif not self._is_busy(report.name):
+                message = _why(report, self._jobs.failed(dma_owner(report.name)))
                 yield Alert(
                     code=AlertCode.RESERVATION_MISSING,
                     subject=f"reservation {report.name}",
                     message=message,
                 )
         for name, faults in self._faults.items():
-            if name in self._held and self._jobs.busy(dma_owner(name)) is None:
+            if name in self._held and not self._is_busy(name):
                 yield Alert(
                     code=AlertCode.RESERVATION_BROKEN,
                     subject=f"reservation {name}",
@@ -171,24 +168,36 @@ class DmaKeeper:
         ]
         return next((number for each in owners if (number := self._jobs.busy(each))), None)
 
-    def _look(self) -> dict[str, int]:
+    def _look(self) -> None:
         put_back(self._machine)
         reports = look(self._machine, whole=False)
-        undone = self._to_do(reports) or any(unmet(reports, self._held))
-        if undone and not all(map(_is_told_without_pages, reports)):
+        if not all(map(_is_told_without_pages, self._undone(reports))):
             # What can be had instead: that takes a look at the pages of memory blocks.
-            reports = look(self._machine)
+            devices = [each.device for each in reports if each.device is not None]
+            reports = look(self._machine, devices=devices)
         self._reports = reports
         self._find_faults()
         found = self._to_do(self._reports)
         found |= {name: What.REPAIR for name in self._faults if name not in found}
-        self._tried = {key: when for key, when in self._tried.items() if key[0] in found}
-        started = {}
+        self._tried = {
+            (name, what): when
+            for (name, what), when in self._tried.items()
+            if name in found or self._is_busy(name)
+        }
         for name, what in found.items():
-            number = self._jobs.busy(dma_owner(name)) or self._try(name, what)
-            if number is not None:
-                started[name] = number
-        return started
+            if not self._is_busy(name):
+                self._try(name, what)
+
+    def _undone(self, reports: Iterable[Report]) -> Iterator[Report]:
+        """Yield those of whom something is missing that no job works on: each block that a job
+        takes calls for a look, and the job would have to wait for it.
+        """
+        reports = list(reports)
+        names = {*self._to_do(reports), *(each.name for each in unmet(reports, self._held))}
+        return (each for each in reports if each.name in names and not self._is_busy(each.name))
+
+    def _is_busy(self, name: str) -> bool:
+        return self._jobs.busy(dma_owner(name)) is not None
 
     def _to_do(self, reports: Iterable[Report]) -> dict[str, What]:
         found, held = to_do(reports, self._held), self._held
@@ -203,25 +212,25 @@ class DmaKeeper:
     def _find_faults(self) -> None:
         self._faults = {}
         for name, each in self._held.items():
-            if each.standing and self._jobs.busy(dma_owner(name)) is None:
+            if each.standing and not self._is_busy(name):
                 faults = HOLDERS[each.rung].faults(self._machine, each)
                 if faults:
                     self._faults[name] = faults
 
-    def _try(self, name: str, what: What) -> int | None:
+    def _try(self, name: str, what: What) -> None:
         now, key = self._clock(), (name, what)
         if key in self._tried and now - self._tried[key] < AGAIN:
-            return None
+            return
         self._tried[key] = now
         try:
             if what is What.TAKE_DOWN:
-                return self._jobs.start(JobKind.DMA_RELEASE, {"name": name, "unwanted": True})
-            return self._jobs.start(JobKind.DMA_RESERVE, {"name": name})
+                self._jobs.start(JobKind.DMA_RELEASE, {"name": name, "unwanted": True})
+            else:
+                self._jobs.start(JobKind.DMA_RESERVE, {"name": name})
         except TryLater:
             del self._tried[key]
         except ZonedError as error:
             _log.warning("reservation %s: [%s] %s", name, error.code, error)
-        return None
 
 
 def _is_told_without_pages(report: Report) -> bool:

@@ -13,6 +13,8 @@ from zoned.model.dma.allot import anything_wanted, reports
 from zoned.model.dma.device import addresses_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zoned.engine.dma.manual import Manual
     from zoned.engine.dma.wanted import Wanted
     from zoned.engine.machine import Machine
@@ -20,11 +22,18 @@ if TYPE_CHECKING:
     from zoned.model.dma.device import Device
 
 
-def look(machine: Machine, *, more: Manual | None = None, whole: bool = True) -> tuple[Report, ...]:
+def look(
+    machine: Machine,
+    *,
+    devices: Sequence[Device] | None = None,
+    more: Manual | None = None,
+    whole: bool = True,
+) -> tuple[Report, ...]:
     """Return how it stands with each device, see `reports`; none where nothing is wanted.
 
-    `more` is wanted besides. Without `whole` the pages of memory blocks are not looked at, so what
-    rungs say of them is worth nothing. Raises MachineError where the machine cannot be read.
+    `devices` are those there are, where they were just read; `more` is wanted besides. Without
+    `whole` the pages of memory blocks are not looked at, so what rungs say of them is worth
+    nothing. Raises MachineError where the machine cannot be read.
     """
     instead = machine.manual.wishes
     if more is not None:
@@ -32,7 +41,8 @@ def look(machine: Machine, *, more: Manual | None = None, whole: bool = True) ->
     policy, held = machine.policy.dma, machine.ledger.touched.reservations
     if not instead and not policy.wishes:
         return ()
-    devices = read_devices(machine.root)
+    if devices is None:
+        devices = read_devices(machine.root)
     if not instead and not anything_wanted(devices, policy):
         return ()
     return reports(devices, policy, read_offer(machine.root, blocks=whole), instead, held)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.engine.dma.conftest import CARD, wish
+from tests.unit.engine.dma.conftest import CARD, policy, wish
 from zoned.engine.dma import keeper as keeper_module
 from zoned.engine.dma.sight import look
 from zoned.model.dma.rung import Rung
+from zoned.model.job import JobKind, JobRequest
 
 if TYPE_CHECKING:
     from tests.unit.engine.dma.conftest import Scene
+    from zoned.engine.jobs.control import Body
     from zoned.engine.machine import Machine
 
 SPARE = "0000:00:03.0"
@@ -24,9 +26,9 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For each look of the keeper, whether it was at the pages of memory blocks, too."""
     seen: list[bool] = []
 
-    def count(machine: Machine, *, whole: bool = True) -> Any:
+    def count(machine: Machine, *, whole: bool = True, **more: Any) -> Any:
         seen.append(whole)
-        return look(machine, whole=whole)
+        return look(machine, whole=whole, **more)
 
     monkeypatch.setattr(keeper_module, "look", count)
     return seen
@@ -47,6 +49,30 @@ def test_pages_are_looked_at_for_the_others(
 ) -> None:
     scene.want(wish(rungs=rungs))
     assert looks[:2] == [False, True]
+
+
+def test_pages_are_not_looked_at_while_a_job_works_on_it(scene: Scene, looks: list[bool]) -> None:
+    """It takes blocks, and each of those is an event."""
+    scene.policy = policy(wish(rungs=(Rung.LOWMEM, Rung.HUGETLB)))
+    scene.memory.free["DMA32"] = 0
+    scene.memory.tell()
+    scene.engine.reload()
+    assert looks == [False, True]
+    looks.clear()
+    (number,) = scene.jobs.waiting = {7: pretended(f"dma:teach@{CARD}")}
+    scene.engine.dma_look()
+    assert looks == [False]
+    assert list(scene.jobs.waiting) == [number]
+    scene.jobs.waiting.clear()
+    looks.clear()
+    scene.engine.dma_look()
+    assert looks == [False, True]
+
+
+def pretended(name: str) -> tuple[JobRequest, Body]:
+    """Return a job that holds a name."""
+    request = JobRequest(kind=JobKind.DMA_RESERVE, what="reserve", zones=(name,), parameters={})
+    return request, lambda _: None
 
 
 def test_nothing_is_looked_at_where_a_job_is_known(scene: Scene, looks: list[bool]) -> None:

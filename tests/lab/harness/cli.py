@@ -31,6 +31,7 @@ with distances, room for hot-plugged DIMMs and a device with a narrow DMA window
   sudo scripts/lab build                    make the Debian 13 image (a minute, then cached)
   sudo scripts/lab run                      run the tests in tests/lab on Debian 13 and 12
   sudo scripts/lab run --release trixie -- -k edu -x
+  sudo scripts/lab run --release trixie -- --lab-kernel newest    with the kernel of its backports
   sudo scripts/lab shell                    look around; /mnt/host is shared with this machine
 """
 _EPILOG = f"""\

@@ -88,7 +88,11 @@ def _build(recipe: Recipe, target: Path) -> None:
         logger.info("installing the project's libraries")
         prepare(tree, PYTHON[recipe.release])
         logger.info("making the disk")
-        for name, version in zip(recipe.kernels, kernel_versions(tree), strict=True):
+        versions = kernel_versions(tree)
+        if len(versions) != len(recipe.kernels):
+            msg = f"{' and '.join(recipe.kernels)} kernels are wanted, and there came {versions}"
+            raise LabUnavailable(msg)
+        for name, version in zip(recipe.kernels, versions, strict=True):
             initrd = make_initrd(tree, version, recipe.modules, recipe.init)
             (parts / f"initrd-{name}").write_bytes(initrd)
             (tree / "boot" / f"vmlinuz-{version}").rename(parts / f"vmlinuz-{name}")

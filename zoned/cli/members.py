@@ -26,7 +26,7 @@ from zoned.cli.options import (
 from zoned.cli.output import Format, output_option
 from zoned.cli.talk import Session, call, pass_session
 from zoned.errors import UsageError
-from zoned.kernel.own import initial_environment
+from zoned.kernel.own import initial_environment, is_service
 from zoned.kernel.root import Root
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def find_program(command: str) -> str:
 def become(program: str, command: tuple[str, ...], more: Mapping[str, str] | None = None) -> None:
     """Go on as another program, with these variables besides what zonectl was started with."""
     # Python ignores these two for itself; a program expects to find them as they were.
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN if is_service() else signal.SIG_DFL)
     sys.stdout.flush()
     sys.stderr.flush()
     added = {os.fsencode(name): os.fsencode(value) for name, value in (more or {}).items()}

@@ -39,6 +39,16 @@ def numa_balancing(root: Root) -> bool:
     return read_text(root.proc / "sys/kernel/numa_balancing") not in {None, "", "0"}
 
 
+def is_service() -> bool:
+    """Return whether systemd has started this very process for a service.
+
+    Those ignore SIGPIPE, unless their unit says otherwise (IgnoreSIGPIPE= in systemd.exec(5), which
+    also tells of the variable; systemd 248). What was ignored from the start cannot be seen any
+    more: the interpreter ignores it, too.
+    """
+    return os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
+
+
 def initial_environment(root: Root) -> dict[bytes, bytes]:
     """Return the environment that this process was started with (proc_pid_environ(5)).
 

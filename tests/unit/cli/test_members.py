@@ -44,7 +44,8 @@ def kept_signals(become: object, before: Sequence[object]) -> object:
             after = [signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGXFSZ)]
             for number, handler in zip((signal.SIGPIPE, signal.SIGXFSZ), before, strict=True):
                 signal.signal(number, handler)  # type: ignore[arg-type]
-            assert after == [signal.SIG_DFL] * 2
+            service = os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
+            assert after == [signal.SIG_IGN if service else signal.SIG_DFL, signal.SIG_DFL]
 
     return wrapped
 
@@ -53,6 +54,16 @@ def kept_signals(become: object, before: Sequence[object]) -> object:
 def zone(daemon: Daemon) -> Daemon:
     daemon.well("create", "db", "--size", "1GiB")
     return daemon
+
+
+@pytest.mark.parametrize("service", [True, False])
+def test_a_service_goes_on_ignoring_broken_pipes(
+    zone: Daemon, monkeypatch: pytest.MonkeyPatch, *, service: bool
+) -> None:
+    """And nobody else does. See `kept_signals`."""
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()) if service else "1")
+    with pytest.raises(Became):
+        zone.zonectl("run", "db", "true")
 
 
 @pytest.mark.parametrize(

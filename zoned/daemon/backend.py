@@ -9,6 +9,7 @@ from zoned.daemon import views
 from zoned.daemon.base import list_base
 from zoned.daemon.dma import list_reservations, manual
 from zoned.daemon.jobs import job_info, survey_info
+from zoned.daemon.peer import caller
 from zoned.daemon.request import asked_buffer, job_parameters, surveyed_kind, zone_spec
 from zoned.daemon.views_buffers import buffer_info
 from zoned.engine.zones import find_zone
@@ -163,7 +164,8 @@ class PeerBackend:
 
     async def enter(self, name: str) -> None:
         self._peer.require_one_of(self._engine.users_of(name), name)
-        await self._worker.change(lambda: self._engine.enter(name, self._peer.pid))
+        root = self._engine.machine.root
+        await self._worker.change(lambda: self._engine.enter(name, caller(root, self._peer).pid))
 
     async def start_job(self, kind: JobKind, **parameters: Any) -> JobInfo:
         self._peer.require_writer(_RIGHTS[kind])

@@ -14,12 +14,13 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
+from zoned.daemon.peer import caller
 from zoned.daemon.views_buffers import leases_info
 from zoned.engine.dma.allot_buffer import usage
 from zoned.engine.dma.leases import LeaseBook
 from zoned.errors import NoSuchProcess, PoolBusy, PoolExhausted, ZonedError
 from zoned.kernel.pidfd import open_pidfd
-from zoned.kernel.process import Process, alive, find
+from zoned.kernel.process import Process, alive
 from zoned.model.dma.rung import Rung
 from zoned.model.dma.wish import lessees
 
@@ -105,7 +106,7 @@ class BufferDesk:
         held = self._book.find(reservation, device)
         allowed = lessees(self._machine.policy.dma, held.name)
         peer.require_lessee(allowed.users, allowed.groups, held.name)
-        process = await self._worker.look(lambda: find(self._machine.root, peer.pid))
+        process = await self._worker.look(lambda: caller(self._machine.root, peer))
         key = (process.pid, process.start_time)
         self._asking[key] = self._asking.get(key, 0) + 1
         try:

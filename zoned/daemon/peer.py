@@ -7,13 +7,21 @@ Source: unix(7), SO_PEERCRED; SO_PEERGROUPS of socket(7) (Linux 4.13).
 from __future__ import annotations
 
 import grp
+import math
 import os
 import pwd
 import socket
 import struct
+import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from zoned.errors import Denied
+from zoned.errors import Denied, NoSuchProcess
+from zoned.kernel.process import find
+
+if TYPE_CHECKING:
+    from zoned.kernel.process import Process
+    from zoned.kernel.root import Root
 
 GROUP = "zoned"
 """The group whose members may look."""
@@ -23,6 +31,7 @@ _LARGEST_ANSWER = 1024
 """Bytes that Python lets getsockopt(2) return: 256 groups."""
 _UCRED = struct.Struct("iII")
 _GID = struct.Struct("I")
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +41,8 @@ class Peer:
     pid: int
     uid: int
     gids: frozenset[int]
+    since: float = math.inf
+    """seconds after the boot when it was seen to be connected"""
 
     @property
     def is_root(self) -> bool:
@@ -93,7 +104,23 @@ def peer_of(connection: socket.socket) -> Peer:
     pid, uid, gid = _UCRED.unpack(
         connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     )
-    return Peer(pid=pid, uid=uid, gids=frozenset({gid}) | _supplementary(connection, uid, gid))
+    gids = frozenset({gid}) | _supplementary(connection, uid, gid)
+    return Peer(pid=pid, uid=uid, gids=gids, since=time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def caller(root: Root, peer: Peer) -> Process:
+    """Return the process that opened a connection, which somebody else may have inherited.
+
+    Raises NoSuchProcess where it has ended, also if its number is another process's by now; and
+    what `find` does.
+    """
+    process = find(root, peer.pid)
+    if process.start_time / _TICKS > peer.since:
+        raise NoSuchProcess(
+            f"process {peer.pid}, which opened the connection, has ended",
+            hint="each process has to connect by itself",
+        )
+    return process
 
 
 def _supplementary(connection: socket.socket, uid: int, gid: int) -> frozenset[int]:

@@ -7,12 +7,16 @@ import grp
 import os
 import pwd
 import socket
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from zoned.daemon.peer import Peer, peer_of
-from zoned.errors import Denied
+from zoned.daemon.peer import Peer, caller, peer_of
+from zoned.errors import Denied, NoSuchProcess
+from zoned.kernel.process import find
+from zoned.kernel.root import Root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,3 +151,15 @@ def test_a_process_in_very_many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
             assert peer_of(many).gids == frozenset({os.getgid(), 4, 99})
         monkeypatch.setattr(pwd, "getpwuid", nobody)
         assert peer_of(many).gids == frozenset({os.getgid()})
+
+
+def test_a_number_that_is_another_process_by_now() -> None:
+    """A connection outlives who opened it, where a child has inherited it."""
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        found = peer_of(mine)
+    assert found.since <= time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert caller(Root(), found) == find(Root(), os.getpid())
+    before_this_process = replace(found, since=0.0)
+    with pytest.raises(NoSuchProcess, match="which opened the connection, has ended"):
+        caller(Root(), before_this_process)

@@ -107,7 +107,9 @@ def refuse(
     where = f"node {format_ids(nodes)}" if len(nodes) == 1 else f"nodes {format_ids(nodes)}"
     if size > total:
         return BadSize(
-            f"zone {name} asks for {format_size(size)}, but {where} has {format_size(total)} in all"
+            f"zone {name} asks for {format_size(size)}, but {where} has {format_size(total)} in"
+            " all",
+            hint="take a smaller size, or more nodes; `zonectl topology` tells what each has",
         )
     each = "; ".join(
         f"node {node}: {format_size(capacity[node].total)} total"

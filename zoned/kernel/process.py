@@ -29,6 +29,9 @@ _STATE, _PPID, _FLAGS, _START_TIME = 0, 1, 6, 19
 _ENDED = frozenset({"Z", "X", "x"})
 
 
+_WHO = "`ps -e` tells which run"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
     """A process, identified by pid and start time."""
@@ -53,12 +56,15 @@ def find(root: Root, pid: int) -> Process:
     folder = root.proc / str(pid)
     stat, status = _stat(folder), _status(folder)
     if stat is None or "Uid" not in status:
-        raise NoSuchProcess(f"there is no process {pid}")
+        raise NoSuchProcess(f"there is no process {pid}", hint=_WHO)
     name, fields = stat
     if int(fields[_FLAGS]) & _PF_KTHREAD:
-        raise KernelThread(f"process {pid} ({name}) is a thread of the kernel")
+        raise KernelThread(
+            f"process {pid} ({name}) is a thread of the kernel",
+            hint="these can be neither confined nor moved; name a program's process",
+        )
     if fields[_STATE] in _ENDED:
-        raise NoSuchProcess(f"process {pid} ({name}) has ended")
+        raise NoSuchProcess(f"process {pid} ({name}) has ended", hint=_WHO)
     if (leader := status.get("Tgid", str(pid))) != str(pid):
         raise NoSuchProcess(
             f"{pid} is a thread of process {leader}", hint="name the process instead"

@@ -28,9 +28,12 @@ def is_alive(root: Root, pid: int) -> bool:
 def attach_error(root: Root, pid: int, error: KernelRefused) -> ZonedError:
     """Return what a refused write to cgroup.procs means for the caller."""
     if os_errno(error) == errno.ESRCH or not is_alive(root, pid):
-        return NoSuchProcess(f"process {pid} ended meanwhile")
+        return NoSuchProcess(f"process {pid} ended meanwhile", hint="`ps -e` tells which run")
     if os_errno(error) == errno.EINVAL:
-        return KernelThread(f"the kernel does not let process {pid} move: {error.message}")
+        return KernelThread(
+            f"the kernel does not let process {pid} move: {error.message}",
+            hint="threads of the kernel stay where they are, and real-time programs, too",
+        )
     return error
 
 

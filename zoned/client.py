@@ -94,8 +94,12 @@ class Buffer:
         """Map one segment, or all of the buffer, to read and write. It is unmapped with `close`.
 
         Raises UsageError where the whole is not one piece of its file, which can be on a device-dax
-        region: map the segments one by one then. Raises OSError where the kernel does not map it.
+        region: map the segments one by one then; and where it was closed. Raises OSError where the
+        kernel does not map it.
         """
+        if self.fd < 0:
+            # With no file the kernel would map memory from anywhere.
+            raise UsageError(f"lease {self.lease} was closed")
         if segment is None and not self.contiguous:
             raise UsageError(
                 f"lease {self.lease} is in {len(self.segments)} pieces of its file",

@@ -61,6 +61,9 @@ def test_buffer(get: Callable[..., Buffer], daemon: Daemon) -> None:  # noqa: F8
         lease = daemon.engine.machine.ledger.touched.leases[1]
         assert (lease.pid, lease.ending) == (os.getpid(), False)
     assert memory.closed
+    # Memory from anywhere else would be worse than none.
+    with pytest.raises(UsageError, match="was closed"):
+        buffer.map()
     assert buffer.fd == -1
     assert file is not None
     assert target(descriptor) != file

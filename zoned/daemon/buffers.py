@@ -18,7 +18,7 @@ from zoned.daemon.peer import caller
 from zoned.daemon.views_buffers import leases_info
 from zoned.engine.dma.allot_buffer import usage
 from zoned.engine.dma.leases import LeaseBook
-from zoned.errors import NoSuchProcess, PoolBusy, PoolExhausted, ZonedError
+from zoned.errors import NoSuchProcess, PoolBusy, PoolExhausted, TooManyLeases, ZonedError
 from zoned.kernel.pidfd import open_pidfd
 from zoned.kernel.process import Process, alive
 from zoned.model.dma.rung import Rung
@@ -154,8 +154,9 @@ class BufferDesk:
             begin = partial(book.begin, name, process, uid, asked, spans)
             try:
                 return await self._worker.change(begin)
-            except (PoolExhausted, PoolBusy):
-                if not book.returning(name) or loop.time() >= deadline:
+            except (PoolExhausted, PoolBusy, TooManyLeases):
+                coming = back.is_set() or book.returning(name)
+                if not coming or loop.time() >= deadline:
                     raise
             self._something_ends.set()
             with contextlib.suppress(TimeoutError):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TypeVar
 
+from zoned.engine.dma.lessees import refuse_lessees
 from zoned.engine.ledger import Member
 from zoned.engine.units import lift_unit
 from zoned.engine.zones import find_zone, refuse_units
@@ -25,8 +26,12 @@ _T = TypeVar("_T")
 
 
 def enter(machine: Machine, name: str, pid: int) -> None:
-    """Put the process that asks for it into the zone. Raises NoSuchZone, NoSuchProcess."""
+    """Put the process that asks for it into the zone.
+
+    Raises NoSuchZone, NoSuchProcess, ReservationInUse.
+    """
     zone = find_zone(machine, name)
+    refuse_lessees(machine, [find(machine.root, pid)], zone.mems)
     _record(machine, zone, pid)
     machine.groups.attach(zone.name, [pid])
 
@@ -35,12 +40,13 @@ def admit(machine: Machine, zone: Zone, pids: Sequence[int]) -> list[int]:
     """Make processes members; return those that cannot be any more, because they end.
 
     What they have on other nodes than the zone may use now is moved by the kernel, at once.
-    Raises NotConfinable.
+    Raises NotConfinable, ReservationInUse.
     """
     ended = []
     for pid in pids:
         refuse_vital(pid)
         try:
+            refuse_lessees(machine, [find(machine.root, pid)], zone.mems)
             _record(machine, zone, pid)
             machine.groups.attach(zone.name, [pid])
         except NoSuchProcess:

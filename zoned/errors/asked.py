@@ -312,7 +312,8 @@ class AlreadyReserved(BadInput):
 
 
 class ReservationInUse(BadInput):
-    """Memory that is reserved for a device cannot be given back while programs have buffers of it.
+    """Memory that is reserved for a device can neither be given back nor moved while programs have
+    buffers of it.
 
     End the programs first; the message names them.
     """

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from zoned.engine.migration.route import Route
     from zoned.kernel.process import Process
+    from zoned.model.dma.offer import Span
 
 STALL = 0.010
 """Seconds that a page may be out of use, unless another bound is asked for."""
@@ -49,3 +50,5 @@ class Move:
     check: Callable[[int, int], None] | None = None
     """called with the bytes that are to move, and how many of these are hugetlb pages, before a
     page moves; raises NoRoom"""
+    fixed: tuple[Span, ...] = ()
+    """memory that stays where it is, wherever that is"""

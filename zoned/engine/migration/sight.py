@@ -52,7 +52,7 @@ class Sight:
         self._census = Census()
         self._kept = 0
         self.seen: list[Seen] = []
-        self.misplaced = self.there = 0
+        self.misplaced = self.there = self.fixed = 0
 
     def take(self, processes: Iterable[Process]) -> Sight:
         """Look at processes, each once."""
@@ -85,7 +85,7 @@ class Sight:
 
     def _add(self, seen: Seen, pages: Resident) -> None:
         new = first_sighting(self._census, pages)
-        wrong = self._move.route.misplaced(pages.nodes)
+        wrong = self._wrong(pages)
         self.misplaced += int(np.count_nonzero(wrong & new)) * PAGE
         there = among(pages.nodes, self._move.route.nodes)
         self.there += int(np.count_nonzero(there & new)) * PAGE
@@ -99,12 +99,22 @@ class Sight:
         else:
             seen.whole = False
 
+    def _wrong(self, pages: Resident) -> NDArray[np.bool_]:
+        """Tell which pages have to move."""
+        wrong = self._move.route.misplaced(pages.nodes)
+        for span in self._move.fixed:
+            first, end = np.uint64(span.start // PAGE), np.uint64(span.end // PAGE)
+            kept = wrong & (pages.pfns >= first) & (pages.pfns < end)
+            self.fixed += int(np.count_nonzero(kept)) * PAGE
+            wrong &= ~kept
+        return wrong
+
     def _misplaced_of(self, seen: Seen) -> Iterator[Resident]:
         if seen.whole:
             yield from seen.misplaced
             return
         for pages in self._eyes.resident(seen.process):
-            found = pages.only(self._move.route.misplaced(pages.nodes))
+            found = pages.only(self._wrong(pages))
             if len(found):
                 yield found
 

@@ -19,6 +19,7 @@ from zoned.errors import NoRoom
 from zoned.kernel.page_flags import KPF_HUGE, KPF_LOCKED, KPF_LRU, KPF_WRITEBACK
 from zoned.kernel.pidfd import Watch
 from zoned.model.migration import Outcome
+from zoned.units import format_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,6 +37,7 @@ _BACK_OFF = (0.02, 0.1, 0.5, 2.0)
 _MOST_PASSES = 12
 """A program that takes new memory on the wrong nodes all the time is not followed for ever."""
 
+_FIXED = "of memory that is reserved for devices stay where they are"
 _TAKES_MORE = (
     "the processes take new memory on the nodes they are to leave: confine them to others (attach"
     " them to a zone) to end that"
@@ -81,6 +83,8 @@ class _Task:
         sight = self._look()
         self._check_room(sight)
         self._control.count(Outcome.THERE, sight.there)
+        if sight.fixed:
+            self._control.note(f"{format_size(sight.fixed)} {_FIXED}")
         sight = self._passes(sight)
         self._close(sight)
 

@@ -125,7 +125,8 @@ def bring(
     that may not enters the zone first, which has the process's nodes as well until its pages have
     moved. Cancelled in between, a process that had not entered stays where it was.
 
-    Raises NoRoom before anything is changed, TryLater where new processes come without end.
+    Raises NoRoom and ReservationInUse before anything is changed, TryLater where new processes come
+    without end.
     """
     machine = context.machine
     zone = control.change(lambda: find_zone(machine, name))

@@ -9,6 +9,7 @@ import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from zoned.engine.dma.lessees import fixed_spans, refuse_lessees
 from zoned.engine.migration.plan import Move
 from zoned.engine.migration.room import refuse_without_room, rooms
 from zoned.engine.migration.whole import move_whole
@@ -42,22 +43,34 @@ class Transfer:
 def transfer(machine: Machine, control: JobControl, wanted: Transfer) -> None:
     """Move the pages. What is left behind is in the job's account.
 
-    Raises NoRoom before a page moves; Cancelled and Suspended in between.
+    Raises NoRoom and ReservationInUse before a page moves; Cancelled and Suspended in between.
     """
     from zoned.engine.migration.task import move_pages
 
+    if wanted.sharing is Sharing.ALL:
+        # The kernel itself is to move what is left.
+        _refuse_lessees(machine, wanted)
     move = _move(machine, wanted)
     try:
         move_pages(machine, control, move)
     except Unsupported as error:
+        _refuse_lessees(machine, wanted)
         control.note(f"{error.message}: each process is moved by one call of the kernel")
         move_whole(machine, control, move)
 
 
+def _refuse_lessees(machine: Machine, wanted: Transfer) -> None:
+    targets = frozenset(wanted.targets)
+    refuse_lessees(machine, wanted.scope.processes(), targets, wanted.sources)
+
+
 def refuse_if_full(machine: Machine, wanted: Transfer) -> None:
-    """Raise NoRoom where the pages do not fit on the nodes that they are to be on."""
+    """Raise NoRoom where the pages do not fit on the nodes that they are to be on, ReservationInUse
+    where some must not move.
+    """
     from zoned.engine.migration.task import survey
 
+    _refuse_lessees(machine, wanted)
     with contextlib.suppress(Unsupported):
         move = _move(machine, wanted)
         found = survey(machine, move)
@@ -97,4 +110,5 @@ def _move(machine: Machine, wanted: Transfer) -> Move:
         sharing=wanted.sharing,
         pace=wanted.pace,
         check=check,
+        fixed=fixed_spans(machine),
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pytest
 
     from zoned.engine.machine import Machine
+    from zoned.model.dma.offer import Span
     from zoned.model.job import Progress
 
 HUGE = 2 << 20
@@ -53,6 +54,7 @@ class Bench:
         targets: Mapping[int, int] | None = None,
         sources: frozenset[int] | None = None,
         check: Callable[[int, int], None] | None = None,
+        fixed: tuple[Span, ...] = (),
         **pace: Any,
     ) -> Move:
         return Move(
@@ -62,6 +64,7 @@ class Bench:
             sharing=sharing,
             pace=Pace(**pace),
             check=check,
+            fixed=fixed,
         )
 
     def move(self, **more: Any) -> Progress:

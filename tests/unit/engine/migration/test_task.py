@@ -10,6 +10,7 @@ import pytest
 from tests.unit.engine.migration.bench import HUGE, A, B
 from tests.unit.engine.migration.fake_kernel import PAGE
 from zoned.kernel.page_flags import KPF_HUGE, KPF_LOCKED, KPF_LRU
+from zoned.model.dma.offer import Span
 from zoned.model.migration import Outcome
 
 if TYPE_CHECKING:
@@ -51,6 +52,17 @@ def test_pages_of_other_sources_stay(bench: Bench) -> None:
     progress = bench.move(sources=frozenset({0}))
     assert progress.outcomes == {Outcome.MOVED: 5 * PAGE}
     assert bench.kernel.bytes_on(A, 2) == 6 * PAGE
+
+
+def test_memory_that_is_reserved_for_devices_stays(bench: Bench) -> None:
+    bench.kernel.fill(A, 0, 5)
+    bench.kernel.fill(A, 0, 2, size=HUGE, at=1 << 30)
+    mine = [page for page in bench.kernel.memory[A].values() if page.size == HUGE]
+    fixed = tuple(Span(page.pfn * PAGE, HUGE) for page in mine)
+    progress = bench.move(fixed=fixed)
+    assert progress.outcomes == {Outcome.MOVED: 5 * PAGE}
+    assert {page.node for page in mine} == {0}
+    assert progress.notes == ("4MiB of memory that is reserved for devices stay where they are",)
 
 
 def test_busy_pages_are_tried_again(bench: Bench) -> None:

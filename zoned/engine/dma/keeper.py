@@ -17,7 +17,7 @@ from zoned.engine.dma.holders import HOLDERS
 from zoned.engine.dma.lowmem import put_back
 from zoned.engine.dma.reserve import boot_hint, release
 from zoned.engine.dma.sight import find_device, look
-from zoned.engine.dma.wanted import What, to_do, unmet
+from zoned.engine.dma.wanted import What, to_do, unmet, wanted
 from zoned.errors import TryLater, ZonedError
 from zoned.model.alert import Alert, AlertCode
 from zoned.model.dma.allot import DmaState, Verdict
@@ -29,9 +29,11 @@ from zoned.model.job import JobKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from zoned.engine.dma.wanted import Wanted
     from zoned.engine.machine import Machine
     from zoned.model.dma.allot import Report
     from zoned.model.dma.held import Held
+    from zoned.model.dma.ladder import Need
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +53,20 @@ class Jobs:
     """return why the last job that held a name failed; nothing where it did not"""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tried:
+    """Something that was begun about a reservation."""
+
+    what: What
+    for_whom: tuple[Need, tuple[str, ...]] | None
+    """what was wanted, and for which devices"""
+    when: float
+
+    def is_like(self, other: _Tried) -> bool:
+        """Return whether the other one is the same, at another time."""
+        return (self.what, self.for_whom) == (other.what, other.for_whom)
+
+
 class DmaKeeper:
     """Brings reservations to what is wanted. For the thread that changes the machine."""
 
@@ -63,7 +79,8 @@ class DmaKeeper:
         self._clock = clock
         self.knows_policy = False
         """whether the policy was read since the start; before, nothing of it is taken down"""
-        self._tried: dict[tuple[str, What], float] = {}
+        self._tried: dict[str, _Tried] = {}
+        """the last that was begun about each reservation"""
         self._reports: tuple[Report, ...] = ()
         self._faults: dict[str, list[str]] = {}
 
@@ -85,7 +102,7 @@ class DmaKeeper:
         is called for: what was refused because of them is tried again.
         """
         before = len(self._tried)
-        self._tried = {key: when for key, when in self._tried.items() if key[0] not in reservations}
+        self._tried = {name: each for name, each in self._tried.items() if name not in reservations}
         return len(self._tried) < before or any(reservations.values())
 
     def prepare(self, address: str) -> int | None:
@@ -180,13 +197,12 @@ class DmaKeeper:
         found = self._to_do(self._reports)
         found |= {name: What.REPAIR for name in self._faults if name not in found}
         self._tried = {
-            (name, what): when
-            for (name, what), when in self._tried.items()
-            if name in found or self._is_busy(name)
+            name: each for name, each in self._tried.items() if name in found or self._is_busy(name)
         }
+        should = wanted(self._reports)
         for name, what in found.items():
             if not self._is_busy(name):
-                self._try(name, what)
+                self._try(name, what, should.get(name))
 
     def _undone(self, reports: Iterable[Report]) -> Iterator[Report]:
         """Yield those of whom something is missing that no job works on: each block that a job
@@ -217,18 +233,20 @@ class DmaKeeper:
                 if faults:
                     self._faults[name] = faults
 
-    def _try(self, name: str, what: What) -> None:
-        now, key = self._clock(), (name, what)
-        if key in self._tried and now - self._tried[key] < AGAIN:
+    def _try(self, name: str, what: What, should: Wanted | None) -> None:
+        for_whom = None if should is None else (should.need, should.devices)
+        trial = _Tried(what=what, for_whom=for_whom, when=self._clock())
+        last = self._tried.get(name)
+        if last is not None and last.is_like(trial) and trial.when - last.when < AGAIN:
             return
-        self._tried[key] = now
+        self._tried[name] = trial
         try:
             if what is What.TAKE_DOWN:
                 self._jobs.start(JobKind.DMA_RELEASE, {"name": name, "unwanted": True})
             else:
                 self._jobs.start(JobKind.DMA_RESERVE, {"name": name})
         except TryLater:
-            del self._tried[key]
+            del self._tried[name]
         except ZonedError as error:
             _log.warning("reservation %s: [%s] %s", name, error.code, error)
 

@@ -13,12 +13,14 @@ import mmap
 import os
 import subprocess
 import sys
+import threading
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.unit.daemon.buffer_scene import ONE, Scene, alloc, beside, child, peer, run
+from tests.unit.daemon.talk import LIMIT
 from tests.unit.engine.dma.fakes import dax_held
 from tests.unit.fake_huge import HUGE
 from zoned.api.client import Client
@@ -30,6 +32,12 @@ from zoned.errors import Denied, LeaseGone, NoSuchProcess, PoolBusy, PoolExhaust
 from zoned.model.dma.match import Match
 from zoned.model.dma.wish import DmaPolicy, Wish
 from zoned.model.policy import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from zoned.model.dma.held import Held
+    from zoned.model.dma.offer import Span
 
 
 def test_buffer_comes_with_its_descriptor(scene: Scene) -> None:
@@ -122,6 +130,42 @@ def test_memory_that_is_on_its_way_back_is_waited_for(
         mapped.close()
         handed = await second
         assert handed.lease.number != first.lease.number
+        handed.close()
+        await scene.desk.free(peer(0), handed.lease.number)
+        await scene.all_back()
+
+    run(scene, body)
+
+
+def test_memory_that_came_back_during_the_look_counts(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buffers_module, "WAIT", 60.0)
+    came_back, looks = threading.Event(), list[int]()
+    spans, forget = LeaseBook.spans, LeaseBook.forget
+
+    def look(book: LeaseBook, held: Held) -> tuple[Span, ...]:
+        looks.append(1)
+        if len(looks) > 1:
+            return spans(book, held)
+        assert came_back.wait(LIMIT)
+        return ()  # as it was when the look began
+
+    def forgotten(book: LeaseBook, numbers: Collection[int]) -> dict[str, bool]:
+        found = forget(book, numbers)
+        came_back.set()
+        return found
+
+    monkeypatch.setattr(LeaseBook, "forget", forgotten)
+
+    async def body() -> None:
+        first = await scene.desk.alloc(peer(0), "scsi", None, ONE, dmabuf=False)
+        first.close()
+        monkeypatch.setattr(LeaseBook, "spans", look)
+        second = asyncio.create_task(scene.desk.alloc(peer(0), "scsi", None, ONE, dmabuf=False))
+        await scene.until(lambda: bool(looks))
+        await scene.desk.free(peer(0), first.lease.number)
+        handed = await second
         handed.close()
         await scene.desk.free(peer(0), handed.lease.number)
         await scene.all_back()

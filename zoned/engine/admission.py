@@ -59,7 +59,7 @@ def capacities(
     masters: dict[int, str] = {}
     for zone in zones:
         if zone.spec.backing is Backing.NODE:
-            masters |= dict.fromkeys(zone.mems, zone.name)
+            masters |= dict.fromkeys(zone.taken, zone.name)
         if zone.spec.backing.protects:
             for node, share in zone.accounted.items():
                 reserved[node] = reserved.get(node, 0) + share

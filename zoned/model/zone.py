@@ -90,7 +90,7 @@ class Zone:
     """units of the service manager that start in this zone"""
     leaving: Mapping[int, int] = field(default_factory=dict)
     """nodes that its members may still use while their pages move away from there, each with the
-    bytes that are accounted there until then"""
+    bytes that are accounted there until then; none on a node that is lent for the time of a job"""
 
     @property
     def name(self) -> str:
@@ -104,6 +104,11 @@ class Zone:
     def mems(self) -> frozenset[int]:
         """The nodes that members may use at the moment."""
         return self.nodes | frozenset(self.leaving)
+
+    @property
+    def taken(self) -> frozenset[int]:
+        """The nodes that are the zone's at the moment, without those that it is only lent."""
+        return self.nodes | frozenset(node for node, size in self.leaving.items() if size)
 
     @property
     def accounted(self) -> Mapping[int, int]:

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unit.engine.fence.fakes import FakeFence, outsider
 from tests.unit.fake_sys import MEMORY, NODES, write
-from tests.unit.fakes import GIB, FakeUnits, make_world, run_job, started
+from tests.unit.fakes import GIB, FakeUnits, World, make_world, run_job, started
+from zoned.engine.fence.keep import fenced_nodes
+from zoned.engine.migration import whole
 from zoned.engine.operations import clear, create
 from zoned.errors import FenceImpossible, MovableOnly, NodeTaken, Unsupported
 from zoned.model.job import JobKind
@@ -35,10 +38,14 @@ def fence() -> FakeFence:
 
 
 @pytest.fixture
-def engine(tmp_path: Path, fence: FakeFence, monkeypatch: pytest.MonkeyPatch) -> Engine:
+def world(tmp_path: Path) -> World:
     units = FakeUnits({"x.service": "/system/x"})
-    world = make_world(tmp_path, dict.fromkeys(range(3), 4 * GIB), units=units)
     (tmp_path / "proc").mkdir(exist_ok=True)
+    return make_world(tmp_path, dict.fromkeys(range(3), 4 * GIB), units=units)
+
+
+@pytest.fixture
+def engine(world: World, fence: FakeFence, monkeypatch: pytest.MonkeyPatch) -> Engine:
     engine = started(world, POLICY)
     engine.machine.fence = fence
     monkeypatch.setattr(clear, "transfer", lambda *_: None)
@@ -58,6 +65,39 @@ def test_others_are_kept_off_for_as_long_as_the_zone_is_there(
     run_job(engine, JobKind.DESTROY, name="hpc")
     assert {each.effective for each in fence.groups.values()} == {frozenset({0, 1, 2})}
     assert not engine.machine.ledger.touched.fence
+
+
+@pytest.mark.parametrize(("mems", "lent"), [("1", {1: 0}), ("0-1", {0: 0, 1: 0})])
+def test_nobody_is_kept_off_what_the_zone_is_only_lent(
+    world: World,
+    engine: Engine,
+    fence: FakeFence,
+    monkeypatch: pytest.MonkeyPatch,
+    mems: str,
+    lent: dict[int, int],
+) -> None:
+    make(engine, spec("2"))
+    world.add_process(7, "/elsewhere", mems=mems)
+    late = ZoneSpec(name="late", size=GIB, nodes="1")
+    seen: list[frozenset[int]] = []
+
+    def moved(*_: object) -> int:
+        engine.create(late)
+        assert engine.machine.store.zones["hpc"].leaving == lent
+        assert not engine.alerts
+        seen.extend(each.effective or frozenset() for each in fence.groups.values())
+        return 0
+
+    monkeypatch.setattr(whole, "move_all_pages", moved)
+    run_job(engine, JobKind.ATTACH, name="hpc", pid=7)
+    assert set(seen) == {frozenset({0, 1})}
+
+
+def test_what_the_zone_has_until_its_pages_are_gone_is_its_own(engine: Engine) -> None:
+    make(engine, spec("2"))
+    zone = engine.machine.store.zones["hpc"]
+    engine.machine.store.put(replace(zone, leaving={1: GIB, 0: 0}))
+    assert fenced_nodes(engine.machine) == {1, 2}
 
 
 def test_without_a_list_the_last_nodes_are_taken(engine: Engine) -> None:

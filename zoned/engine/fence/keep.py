@@ -26,9 +26,9 @@ _SHOWN = 3
 
 
 def fenced_nodes(machine: Machine) -> frozenset[int]:
-    """Return the nodes that zones have for themselves."""
+    """Return the nodes that zones have for themselves. What they are lent others use as well."""
     alone = (zone for zone in machine.store.zones.values() if zone.spec.backing is Backing.NODE)
-    return frozenset(node for zone in alone for node in zone.mems)
+    return frozenset(node for zone in alone for node in zone.taken)
 
 
 def check_fence(machine: Machine, fenced: frozenset[int]) -> None:

@@ -245,7 +245,8 @@ def _to_json(touched: Touched) -> dict[str, Any]:
         ],
         "units": {unit: format_ids(nodes) for unit, nodes in touched.units.items()},
         "blocks": [
-            [each.number, each.owner, each.former, each.home] for each in touched.blocks.values()
+            [each.number, each.owner, each.former, each.home, each.emptied]
+            for each in touched.blocks.values()
         ],
         "fence": {group: format_ids(nodes) for group, nodes in touched.fence.items()},
         "hotplug": _hotplug_to_json(touched.hotplug),
@@ -276,8 +277,15 @@ def _from_json(data: dict[str, Any]) -> Touched:
         units={unit: parse_ids(nodes) for unit, nodes in data["units"].items()},
         # Versions before 0.3 knew none of these.
         blocks={
-            int(number): HeldBlock(number=int(number), owner=owner, former=former, home=home)
-            for number, owner, former, home in data.get("blocks", ())
+            int(number): HeldBlock(
+                number=int(number),
+                owner=owner,
+                former=former,
+                home=home,
+                # Early versions did not write this; zones keep the blocks that they have.
+                emptied=bool(emptied[0]) if emptied else True,
+            )
+            for number, owner, former, home, *emptied in data.get("blocks", ())
         },
         fence={group: parse_ids(nodes) for group, nodes in data.get("fence", {}).items()},
         hotplug=_hotplug_from_json(data.get("hotplug")),

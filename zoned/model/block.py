@@ -68,6 +68,8 @@ class HeldBlock:
     """the kernel's zone that it was in, e.g. ``Normal``; None where it was offline"""
     home: str = BASE
     """whose it is again when its owner gives it up: `BASE` or `PARKED`"""
+    emptied: bool = False
+    """whether it was offline in its owner's hands, and is online again or about to be"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,6 +142,7 @@ class BlockKeeper:
         if block is None:
             machine.ledger.blocks_returned([each.number])
         elif block.state is BlockState.OFFLINE and wanted_by_zone:
+            machine.ledger.blocks_taken([replace(each, emptied=True)])
             deadline = deadline_of(block.size or 0)
             switch.switch(each.number, BlockWord.MOVABLE, deadline=deadline)
         elif block.state is BlockState.OFFLINE and each.owner != PARKED:
@@ -151,4 +152,7 @@ class BlockKeeper:
             machine.ledger.blocks_returned([each.number])
         elif block.state is BlockState.ONLINE and each.owner == PARKED:
             _log.warning("parked block %d was brought online by somebody else", each.number)
+            machine.ledger.blocks_taken([returning(each)])
+        elif block.state is BlockState.ONLINE and zone is not None and not each.emptied:
+            # Never taken, and movable before: what others have in it is still there.
             machine.ledger.blocks_taken([returning(each)])

@@ -7,7 +7,7 @@ back while the blocks are still away, so that what the zone gets is free.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from zoned.engine.blocks.back import give_back
@@ -232,6 +232,12 @@ class _Taking:
         return False
 
     def _bring_online(self) -> None:
+        ledger = self._machine.ledger
+        held = [ledger.touched.blocks[number] for number in self._taken]
+        # Else one that was movable before could not be told from one that never went offline.
+        self._hands.change(
+            lambda: ledger.blocks_taken([replace(each, emptied=True) for each in held])
+        )
         for place, number in enumerate(self._taken):
             self._hands.phase(f"bringing blocks back ({place + 1} of {len(self._taken)})")
             bring_movable(self._machine, self._switch, number)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -301,3 +303,49 @@ def test_what_the_ledger_alone_knows_is_struck_off(stage: Stage) -> None:
     stage.restart()
     assert not stage.engine.machine.ledger.touched.blocks
     assert stage.kinds == NORMAL
+
+
+def test_killed_at_any_point_no_block_counts_that_was_never_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for point in range(300):
+        with monkeypatch.context() as patch:
+            stage = make_stage(tmp_path / str(point), patch)
+            stage.memory.remove(13, 14, 15)
+            stage.memory.add(1, 13, 14, 15, zone="Movable")
+            request, body = stage.engine.prepare(*create(stage))
+            stage.left = point
+            try:
+                body(control_of())
+                came_through = True
+            except Killed:
+                came_through = False
+            stage.restart().bodies()[JobKind.CREATE](request)(control_of())
+            assert stage.of("zone:db") == [13, 14, 15]
+            assert {"13 offline", "14 offline", "15 offline"} <= {*stage.memory.done}
+            if came_through:
+                return
+    pytest.fail("it never came through")
+
+
+def test_what_was_owed_and_not_taken_again_is_owed_still(stage: Stage) -> None:
+    stage.create(1)
+    stage.memory.busy[15] = [BlockBusy("block 15 holds on")]
+    stage.run(JobKind.DESTROY, name="db")
+    entry = stage.engine.machine.ledger.touched.blocks[15]
+    stage.engine.machine.ledger.blocks_taken([replace(entry, owner="zone:db", emptied=False)])
+    stage.restart()
+    assert stage.of(RETURNING) == [15]
+    stage.run(JobKind.GIVE_BACK)
+    assert stage.kinds == NORMAL
+
+
+def test_a_zone_keeps_its_blocks_where_the_ledger_does_not_tell(stage: Stage) -> None:
+    """Early versions did not write whether a block was offline in its owner's hands."""
+    stage.create(2)
+    path = next(stage.world.folder.rglob("ledger.json"))
+    data = json.loads(path.read_text())
+    data["blocks"] = [each[:4] for each in data["blocks"]]
+    path.write_text(json.dumps(data))
+    stage.restart()
+    assert stage.of("zone:db") == [14, 15]

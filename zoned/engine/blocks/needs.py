@@ -8,6 +8,7 @@ goes back to where it was found.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -120,10 +121,13 @@ def _lacking(
     blocks: Mapping[int, Block],
     size: int,
 ) -> dict[int, int]:
-    lacking = {
-        node: -(-amount // size) - len(held_on(held, PARKED, blocks, node))
-        for node, amount in wanted.items()
-    }
+    # What zones have from the pool comes back to it: as many more would be too many then.
+    pool = Counter(
+        blocks[number].node
+        for number, each in held.items()
+        if number in blocks and PARKED in {each.owner, each.home}
+    )
+    lacking = {node: -(-amount // size) - pool[node] for node, amount in wanted.items()}
     return {node: count for node, count in lacking.items() if count > 0}
 
 

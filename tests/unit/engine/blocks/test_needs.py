@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from zoned.engine.blocks.needs import blocks_of, find_needs
@@ -92,6 +94,14 @@ def test_a_pool_that_lacks_some() -> None:
     wanted = {0: 2 * SIZE, 1: SIZE + 1}
     assert find_needs([], hold(PARKED, 1), BLOCKS, SIZE, wanted).parked == {0: 1, 1: 2}
     assert find_needs([], hold(PARKED, 1, 2, 3, 8, 9), BLOCKS, SIZE, wanted).parked == {}
+
+
+@pytest.mark.parametrize("owner", [DB, zone_owner("gone"), RETURNING])
+def test_what_comes_back_to_the_pool_does_not_lack(owner: str) -> None:
+    lent = {each: replace(block, home=PARKED) for each, block in hold(owner, 1, 8).items()}
+    held = hold(DB, 2) | hold(PARKED, 3) | lent
+    wanted = {0: 3 * SIZE, 1: SIZE}
+    assert find_needs([zone("db", {0: 2, 1: 1})], held, BLOCKS, SIZE, wanted).parked == {0: 1}
 
 
 def test_what_a_reservation_holds_is_left_to_it() -> None:

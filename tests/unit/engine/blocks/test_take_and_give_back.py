@@ -137,6 +137,22 @@ def test_parked_blocks_are_offline_and_the_first_to_be_taken(stage: Stage) -> No
     assert not stage.engine.machine.ledger.touched.blocks
 
 
+def test_a_zone_from_the_policys_pool_leaves_it_as_large_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = make_stage(tmp_path, monkeypatch, replace(POLICY, parked={1: 2 * BLOCK}))
+
+    def lacking() -> dict[int, int]:
+        return dict(needs_of(stage.engine.machine).parked)
+
+    assert lacking() == {1: 2}
+    stage.run(JobKind.PARK, node=1, size=2 * BLOCK, keep=True)
+    stage.create(1)
+    assert lacking() == {}
+    stage.run(JobKind.DESTROY, name="db")
+    assert (stage.of(PARKED), lacking()) == ([14, 15], {})
+
+
 def test_nothing_becomes_the_kernels_on_a_node_for_movable_memory_alone(stage: Stage) -> None:
     stage.create(2)
     stage.run(JobKind.PARK, node=1, size=BLOCK)

@@ -167,10 +167,10 @@ class Engine:
 
     def reset(self) -> list[str]:
         """Destroy every zone, its members put back to where they came from, and bring memory blocks
-        back to how they were found.
+        and what the kernel does with new ones back to how they were found.
 
-        Return the zones and blocks with which that did not succeed, with the reason. What the
-        policy wants comes back at the next start or reload.
+        Return what that did not succeed with, and the reason. What the policy wants comes back at
+        the next start or reload.
         """
         left = []
         for name in list(self.machine.store.zones):
@@ -180,7 +180,8 @@ class Engine:
                 zones.forget(self.machine, self._reconciler, zones.find_zone(self.machine, name))
             except ZonedError as error:
                 left.append(f"{name}: {error}")
-        return left + self._dma.give_all_back() + self._keeper.give_all_back()
+        left += self._dma.give_all_back() + self._hotplug.give_back()
+        return left + self._keeper.give_all_back()
 
     def _refuse_busy(self, zone: str) -> None:
         if self.jobs is not None:

@@ -72,6 +72,17 @@ class HotplugKeeper:
         except ZonedError as error:
             _log.warning("memory that is plugged in: [%s] %s", error.code, error)
 
+    def give_back(self) -> list[str]:
+        """Leave new memory to the kernel as it was found; return what did not succeed, and why."""
+        machine = self._machine
+        # What only a policy wants comes back with the next reload.
+        machine.policy = replace(machine.policy, online=OnlineBy.KERNEL)
+        try:
+            _leave_to_kernel(machine)
+        except ZonedError as error:
+            return [f"auto_online_blocks: {error}"]
+        return []
+
     def _add(self, node: int, blocks: frozenset[int]) -> None:
         ledger = self._machine.ledger
         try:

@@ -84,6 +84,29 @@ def test_setting_of_the_kernel_is_changed_and_put_back(scene: Scene) -> None:
     assert scene.machine.ledger.touched.hotplug is None
 
 
+def test_what_is_given_back_stays_so_until_the_policy_is_read_again(scene: Scene) -> None:
+    assert scene.keeper.give_back() == []
+    scene.memory.add(1, 16)
+    assert scene.look() == []
+    assert scene.memory.auto_online() == "online"
+    assert scene.machine.ledger.touched.hotplug is None
+    scene.adopt(OnlineBy.ZONED)
+    assert scene.memory.auto_online() == "offline"
+
+
+def test_kernel_that_refuses_what_is_given_back(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise KernelRefused("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watch, "write_auto_online", refuse)
+        assert scene.keeper.give_back() == ["auto_online_blocks: no"]
+    assert scene.look() == []
+    assert scene.memory.auto_online() == "online"
+
+
 def test_policy_that_leaves_it_to_the_kernel_touches_nothing(scene: Scene) -> None:
     scene.adopt(OnlineBy.KERNEL)
     scene.memory.add(1, 16, 17)

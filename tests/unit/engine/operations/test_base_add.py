@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.engine.operations.base_scene import ADD
 from tests.unit.fake_memory import BLOCK
+from tests.unit.fakes import started
 from zoned.errors import (
     BadSize,
     BlockBusy,
@@ -144,3 +145,15 @@ def test_new_memory_is_brought_online_by_a_job_of_the_daemon(scene: Scene) -> No
     scene.memory.add(2, 16, 17)
     scene.engine.tick()
     assert started_jobs == [{"base": "2", "blocks": "16-17"}]
+
+
+def test_reset_leaves_new_memory_to_the_kernel_again(scene: Scene) -> None:
+    policy = replace(scene.engine.machine.policy, online=OnlineBy.ZONED)
+    scene.engine = started(scene.world, policy)
+    assert scene.memory.auto_online() == "offline"
+    assert scene.engine.reset() == []
+    scene.engine.tick()
+    assert scene.memory.auto_online() == "online"
+    assert scene.engine.machine.ledger.touched.hotplug is None
+    scene.engine.reload()
+    assert scene.memory.auto_online() == "offline"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from tests.unit.fake_sys import MEMORY, NODES, add_block, write
-from zoned.errors import BlockTimeout, KernelRefused
+from zoned.errors import BlockRefused, BlockTimeout, KernelRefused
 from zoned.kernel import auto_online
 from zoned.kernel.memory_block import read_block
 from zoned.kernel.root import sysroot
@@ -142,8 +142,10 @@ class FakeSwitch:
         if word is BlockWord.OFFLINE and block.state == "offline":
             return
         if block.state == "online" and word is not BlockWord.OFFLINE:
-            assert (block.zones == (_MOVABLE,)) == (word is BlockWord.MOVABLE), f"{word} to {block}"
-            return
+            if (block.zones == (_MOVABLE,)) == (word is BlockWord.MOVABLE):
+                return
+            zones = " ".join(block.zones)
+            raise BlockRefused(f"block {number} is online as {zones}, so it cannot take {word}")
         if give_up():
             raise BlockTimeout(f"block {number} was stopped")
         if memory.busy.get(number):

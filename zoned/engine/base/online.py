@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from zoned.engine.base.offline import REFUSALS, take_offline
 from zoned.engine.base.plan import plan_online, too_much_kernel
-from zoned.errors import Partial, UnknownNode
+from zoned.engine.base.watch import note_race
+from zoned.errors import BlockRefused, NotAsWritten, Partial, UnknownNode
 from zoned.idset import format_ids
 from zoned.kernel.base_zones import read_base_zones
 from zoned.kernel.block_state import BlockSwitch, deadline_of
-from zoned.model.block import BlockWord
+from zoned.kernel.memory_block import read_block
+from zoned.model.block import MOVABLE, BlockWord
 from zoned.model.migration import Outcome
+from zoned.model.topology import BlockState
 
 if TYPE_CHECKING:
     from zoned.engine.blocks.hands import Hands
@@ -67,23 +70,58 @@ class _Onlining:
     ) -> None:
         self._machine, self._hands, self._node, self._switch = machine, hands, node, switch
         self._movable = movable
+        self._done = 0
 
     def add(self, only: frozenset[int] | None) -> None:
-        """Bring online what is offline."""
+        """Bring online what is offline. A block with which somebody else is first stays as that
+        brought it, and the others are planned anew.
+        """
+        others: frozenset[int] = frozenset()
+        while (block := self._bring(only, others)) is not None:
+            self._tell_of_race(block)
+            others |= {block.id}
+
+    def _bring(self, only: frozenset[int] | None, others: frozenset[int]) -> Block | None:
+        """Bring blocks online, but for those of others; return one that was just brought online by
+        somebody else, at which this ended.
+        """
         zone = find_base_zone(self._machine, self._node)
         sizes = {block.id: block.size or 0 for block in zone.blocks}
-        stay = self._held()
+        stay = self._held() | others
         if only is not None:
             stay |= sizes.keys() - only
         steps = plan_online(zone, stay, self._machine.policy.movable_ratio, self._movable)
-        self._hands.expect(sum(sizes[number] for number, _ in steps))
+        self._hands.expect(self._done + sum(sizes[number] for number, _ in steps))
         for place, (number, word) in enumerate(steps):
             self._hands.checkpoint()
             self._hands.phase(
                 f"bringing block {number} of node {self._node} online ({place + 1} of {len(steps)})"
             )
-            self._switch.switch(number, word, deadline=deadline_of(sizes[number]))
-            self._hands.count(Outcome.MOVED, sizes[number])
+            other = self._switch_on(number, word, sizes[number])
+            if other is not None:
+                return other
+        return None
+
+    def _switch_on(self, number: int, word: BlockWord, size: int) -> Block | None:
+        """Bring one block online; return it where somebody else did so first, in another way."""
+        try:
+            self._switch.switch(number, word, deadline=deadline_of(size))
+        except (BlockRefused, NotAsWritten):
+            block = read_block(self._machine.root, number)
+            if block is None or block.state is not BlockState.ONLINE:
+                raise
+            return block
+        self._done += size
+        self._hands.count(Outcome.MOVED, size)
+        return None
+
+    def _tell_of_race(self, block: Block) -> None:
+        self._hands.note(
+            f"memory block {block.id} was brought online by somebody else meanwhile, as"
+            f" {' or '.join(block.zones) or 'unknown'}"
+        )
+        if block.zones[:1] != (MOVABLE,):
+            self._hands.change(lambda: note_race(self._machine, block.id))
 
     def mend(self) -> None:
         """Have memory that the kernel got for itself come back as movable, as far as it goes."""

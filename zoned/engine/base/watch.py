@@ -132,6 +132,17 @@ def find_races(machine: Machine) -> Iterator[Alert]:
             )
 
 
+def note_race(machine: Machine, block: int) -> None:
+    """Take note that somebody else made a new block the kernel's own while zoned brought it online.
+
+    For the thread that changes the machine. Nothing is noted where new memory is not zoned's.
+    """
+    found = machine.ledger.touched.hotplug
+    if found is not None:
+        raced = found.raced | {block}
+        machine.ledger.hotplug_is(replace(found, raced=raced, by=_BY_OTHERS))
+
+
 @contextlib.contextmanager
 def lent_auto_online(machine: Machine) -> Iterator[None]:
     """Have new blocks stay offline meanwhile, whatever the policy says."""

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.engine.operations.base_scene import ADD
+from tests.unit.engine.operations.base_scene import ADD, kinds
 from tests.unit.fake_memory import BLOCK
 from tests.unit.fakes import started
+from zoned.engine.base.watch import find_races
 from zoned.errors import (
     BadSize,
     BlockBusy,
+    BlockRefused,
     KernelRefused,
     NoSuchDax,
+    NotAsWritten,
     Partial,
     UnknownNode,
     Unsupported,
@@ -27,6 +30,7 @@ from zoned.model.policy import OnlineBy
 
 if TYPE_CHECKING:
     from tests.unit.engine.operations.base_scene import Scene
+    from zoned.errors import ZonedError
     from zoned.model.job import JobRequest
 
 
@@ -70,6 +74,75 @@ def test_memory_that_somebody_else_brought_online_is_mended(scene: Scene) -> Non
     }
     assert held == [(18, True), (18, True), (17, True), (17, True)]
     assert not scene.held()
+
+
+def be_first(scene: Scene, number: int, zone: str, error: ZonedError | None = None) -> None:
+    """Have somebody else bring a block online once zoned is about to: before it looks at it, or
+    between that and its writing, which is an error then.
+    """
+
+    def bring_online(asked: int) -> None:
+        if asked == number:
+            scene.memory.on_switch = lambda _: None
+            scene.memory.remove(number)
+            scene.memory.add(2, number, zone=zone)
+            if error is not None:
+                raise error
+
+    scene.memory.on_switch = bring_online
+
+
+def watch_new_memory(scene: Scene) -> None:
+    """Start the daemon anew, to bring new memory online itself."""
+    policy = replace(scene.engine.machine.policy, online=OnlineBy.ZONED)
+    scene.engine = started(scene.world, policy)
+
+
+@pytest.mark.parametrize("error", [None, BlockRefused("EINVAL"), NotAsWritten("other word")])
+def test_somebody_else_is_first_with_a_block(scene: Scene, error: ZonedError | None) -> None:
+    watch_new_memory(scene)
+    scene.memory.add(2, 16, 17, 18, 19)
+    be_first(scene, 17, "Normal", error)
+    scene.run(ADD, "2")
+    assert kinds(scene) == "KMMM"
+    assert scene.memory.done[-2:] == ["17 offline", "17 online_movable"]
+    assert "block 17 was brought online by somebody else meanwhile, as Normal" in scene.notes()
+    assert scene.control.progress.total == scene.control.progress.done == 3 * BLOCK
+    assert not list(find_races(scene.engine.machine))
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_block_that_stays_as_somebody_else_brought_it(scene: Scene, *, ours: bool) -> None:
+    if ours:
+        watch_new_memory(scene)
+    scene.memory.add(2, 16, 17, 18, 19)
+    be_first(scene, 17, "Normal")
+    scene.memory.busy[17] = [BlockBusy("17 has slab")]
+    with pytest.raises(Partial, match="memory blocks 17 of node 2 stay"):
+        scene.run(ADD, "2")
+    assert kinds(scene) == "KKMM"
+    told = [alert.message for alert in find_races(scene.engine.machine)]
+    assert len(told) == ours
+    assert all("blocks 17 were" in each and "a udev rule or another" in each for each in told)
+
+
+def test_block_of_the_kernel_that_somebody_else_made_movable(scene: Scene) -> None:
+    watch_new_memory(scene)
+    scene.memory.add(2, 16, 17, 18, 19)
+    be_first(scene, 16, "Movable")
+    scene.run(ADD, "2")
+    assert kinds(scene) == "MKMM"
+    touched = scene.engine.machine.ledger.touched.hotplug
+    assert touched is not None
+    assert not touched.raced
+
+
+def test_block_that_the_kernel_refuses_to_bring_online(scene: Scene) -> None:
+    scene.memory.add(2, 16, 17)
+    scene.memory.busy[17] = [BlockRefused("no")]
+    with pytest.raises(BlockRefused, match="no"):
+        scene.run(ADD, "2")
+    assert kinds(scene) == "K-"
 
 
 def test_what_cannot_be_mended_is_told(scene: Scene) -> None:
@@ -148,8 +221,7 @@ def test_new_memory_is_brought_online_by_a_job_of_the_daemon(scene: Scene) -> No
 
 
 def test_reset_leaves_new_memory_to_the_kernel_again(scene: Scene) -> None:
-    policy = replace(scene.engine.machine.policy, online=OnlineBy.ZONED)
-    scene.engine = started(scene.world, policy)
+    watch_new_memory(scene)
     assert scene.memory.auto_online() == "offline"
     assert scene.engine.reset() == []
     scene.engine.tick()

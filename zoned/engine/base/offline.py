@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from zoned.engine.base.plan import leaving_order, leaving_refused
 from zoned.engine.blocks.back import give_back
-from zoned.engine.blocks.strays import put_back_strays
+from zoned.engine.blocks.strays import put_back_strays, tidy_strays
 from zoned.engine.jobs.control import Cancelled
 from zoned.engine.migration.room import refuse_without_room, rooms
 from zoned.errors import (
@@ -100,6 +100,8 @@ class Leaving:
         self._machine, self._control, self._node = machine, control, node
         self._blocks = leaving_order(block for block in blocks if block.state)
         self._numbers = [block.id for block in blocks]
+        self._pushed = False
+        """whether the kernel was asked to empty a block"""
 
     def run(self, switch: BlockSwitch, *, keep: bool) -> None:
         """Take all blocks offline, and put back what strayed.
@@ -137,6 +139,7 @@ class Leaving:
             now = read_block(self._machine.root, block.id)
             if now is None or now.state is BlockState.OFFLINE:
                 return
+            self._pushed = True
             try:
                 take_offline(self._machine, self._control, switch, now)
             except REFUSALS as error:
@@ -162,19 +165,24 @@ class Leaving:
     def _end(self, switch: BlockSwitch, error: Exception, *, keep: bool) -> None:
         """Bring back what was taken, or leave it offline if that was wished."""
         taken = self._taken()
-        if not taken:
-            return
-        if keep and isinstance(error, ZonedError):
+        if keep and taken and isinstance(error, ZonedError):
             self.settle()
+            self._tidy()
             listed = format_ids(each.number for each in taken)
             raise Partial(f"memory blocks {listed} are offline, then: {error}") from error
         self.bring_back(switch)
 
     def bring_back(self, switch: BlockSwitch) -> None:
-        """Bring online what was taken, as it was found."""
-        left = give_back(self._machine, self._control, self._taken(), switch)
+        """Bring online what was taken, as it was found; then put back what strayed."""
+        taken = self._taken()
+        left = give_back(self._machine, self._control, taken, switch) if taken else []
         if left:
             _log.warning("blocks %s are not as they were", format_ids(_numbers(left)))
+        self._tidy()
+
+    def _tidy(self) -> None:
+        if self._pushed:
+            tidy_strays(self._machine, self._control)
 
     def _taken(self) -> list[HeldBlock]:
         held = self._machine.ledger.touched.blocks

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zoned.errors import NoRoom, NoSuchProcess
+from zoned.errors import NoRoom, NoSuchProcess, ZonedError
 from zoned.kernel.migrate import move_all_pages
 from zoned.kernel.node import read_topology
 from zoned.kernel.node_room import read_room
@@ -17,7 +17,7 @@ from zoned.kernel.process import all_pids, allowed_nodes
 from zoned.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from zoned.engine.blocks.hands import Hands
     from zoned.engine.machine import Machine
@@ -50,12 +50,28 @@ def refuse_without_refuge(machine: Machine, node: int, outlooks: Iterable[Outloo
 def put_back_strays(machine: Machine, hands: Hands) -> None:
     """Move what confined processes have on nodes that they may not use to those that they may.
 
-    What finds no room there stays, and is told.
+    What finds no room there stays, and is told. Raises what a checkpoint raises.
     """
+    _put_back(machine, hands, hands.checkpoint)
+
+
+def tidy_strays(machine: Machine, hands: Hands) -> None:
+    """Put strays back at the end of work that may have failed or been cancelled.
+
+    No checkpoint ends it, for those of a cancelled job would at once; and nothing that goes wrong
+    hides why the work ended: it is told in a note.
+    """
+    try:
+        _put_back(machine, hands, lambda: None)
+    except (ZonedError, OSError) as error:
+        hands.note(f"pages that were pushed off their nodes were not put back: {error}")
+
+
+def _put_back(machine: Machine, hands: Hands, checkpoint: Callable[[], None]) -> None:
     hands.phase("putting back pages that were pushed off their nodes")
     left = 0
     for pid, nodes in _confined(machine.root):
-        hands.checkpoint()
+        checkpoint()
         try:
             left += move_all_pages(machine.root, pid, nodes)
         except NoSuchProcess:

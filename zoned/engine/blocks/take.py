@@ -2,7 +2,8 @@
 """Taking memory blocks: for a zone, as movable memory that is free; or to be parked, offline.
 
 Each block is in the ledger before it is touched. Pages that the kernel pushed off the node are put
-back while the blocks are still away, so that what the zone gets is free.
+back while the blocks are still away, so that what the zone gets is free; where the work fails, once
+the blocks are back.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from zoned.engine.blocks.back import give_back
 from zoned.engine.blocks.choose import choose, is_movable
 from zoned.engine.blocks.needs import held_on
 from zoned.engine.blocks.size import require_block_size
-from zoned.engine.blocks.strays import put_back_strays, refuse_without_refuge
+from zoned.engine.blocks.strays import put_back_strays, refuse_without_refuge, tidy_strays
 from zoned.engine.jobs.control import Cancelled
 from zoned.errors import (
     BlockBusy,
@@ -84,6 +85,8 @@ class _Taking:
         self._machine, self._hands, self._wish, self._switch = machine, hands, wish, switch
         self._size = require_block_size(machine.root)
         self._taken: list[int] = []
+        self._pushed = False
+        """whether the kernel was asked to empty a block"""
 
     def run(self) -> tuple[int, ...]:
         self._hands.expect(sum(self._wish.blocks.values()) * self._size)
@@ -95,7 +98,14 @@ class _Taking:
         return tuple(self._taken)
 
     def end(self, error: ZonedError | Cancelled) -> None:
-        """Give back what was taken, or keep it if that was wished."""
+        """Give back what was taken, or keep it if that was wished; then put back what strayed."""
+        try:
+            self._give_back_or_keep(error)
+        finally:
+            if self._pushed:
+                tidy_strays(self._machine, self._hands)
+
+    def _give_back_or_keep(self, error: ZonedError | Cancelled) -> None:
         held = self._machine.ledger.touched.blocks
         mine = [held[number] for number in self._taken if number in held]
         if not mine:
@@ -198,6 +208,7 @@ class _Taking:
         )
         known = ledger.touched.blocks.get(number)
         self._hands.change(lambda: ledger.blocks_taken([entry]))
+        self._pushed = True
         try:
             self._switch.switch(
                 number,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zoned.engine.blocks.back import give_back
 from zoned.engine.blocks.observe import needs_of
-from zoned.engine.blocks.strays import put_back_strays
+from zoned.engine.blocks.strays import tidy_strays
 from zoned.engine.jobs.control import Cancelled
 from zoned.errors import ZonedError
 from zoned.kernel.block_state import BlockSwitch
@@ -54,6 +54,5 @@ def give_back_all(
         return []
     with machine.turn.taken(hands), BlockSwitch(machine.root) as switch:
         left = give_back(machine, hands, choose(), switch)
-        with contextlib.suppress(Cancelled):
-            put_back_strays(machine, hands)
+        tidy_strays(machine, hands)
     return left

@@ -12,6 +12,7 @@ from tests.unit.fake_sys import write
 from tests.unit.fakes import GIB, World, control_of, make_world, started
 from zoned.daemon.base import list_base
 from zoned.engine.base import bind, offline, online, target
+from zoned.engine.blocks import strays
 from zoned.engine.operations import base_remove
 from zoned.idset import format_ids
 from zoned.kernel import dax
@@ -135,7 +136,13 @@ def make_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     found = Scene(world, memory, started(world))
     for module in (online, base_remove):
         monkeypatch.setattr(module, "BlockSwitch", memory.switch)
-    monkeypatch.setattr(offline, "put_back_strays", lambda *_: memory.done.append("strays"))
+    world.add_process(70, mems="0")
+
+    def moved(*_: object) -> int:
+        memory.done.append("strays")
+        return 0
+
+    monkeypatch.setattr(strays, "move_all_pages", moved)
     monkeypatch.setattr(offline, "_PAUSE", 0)
     monkeypatch.setattr(bind, "to_system_ram", found.bind)
     monkeypatch.setattr(bind, "to_devdax", found.unbind)

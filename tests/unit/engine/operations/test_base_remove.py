@@ -132,6 +132,14 @@ def test_what_more_tries_do_not_help(there: Scene, error: Exception) -> None:
     with pytest.raises(type(error)):
         there.run(REMOVE, "2")
     assert there.memory.kinds() == FULL
+    assert there.memory.done[-2:] == ["19 online_movable", "strays"]
+
+
+def test_pages_stray_from_a_block_that_stays(there: Scene) -> None:
+    there.memory.busy[19] = [BlockRefused("holes")]
+    with pytest.raises(BlockRefused):
+        there.run(REMOVE, "2")
+    assert there.memory.done == ["strays"]
 
 
 def test_kept_where_that_is_wished(there: Scene) -> None:
@@ -139,6 +147,7 @@ def test_kept_where_that_is_wished(there: Scene) -> None:
     with pytest.raises(Partial, match="memory blocks 18-19 are offline, then: holes"):
         there.run(REMOVE, "2", keep=True)
     assert there.memory.kinds() == FULL | {18: "-", 19: "-"}
+    assert there.memory.done == ["19 offline", "18 offline", "strays"]
     assert not there.held()
 
 
@@ -147,6 +156,7 @@ def test_cancelled_half_way(there: Scene) -> None:
     with pytest.raises(Cancelled):
         there.run(REMOVE, "2")
     assert there.memory.kinds() == FULL
+    assert there.memory.done == ["19 offline", "19 online_movable", "strays"]
     assert not there.held()
 
 

@@ -18,9 +18,10 @@ from zoned.engine.dma.keeper import DmaKeeper, Jobs
 from zoned.engine.operations.context import Context
 from zoned.engine.operations.registry import operations, surveyors
 from zoned.engine.operations.widen import narrow
-from zoned.engine.policy_sync import adopt_policy
+from zoned.engine.policy_sync import adopt_policy, adopt_zones, drop_former
 from zoned.engine.reconcile import Reconciler
 from zoned.errors import PolicyError, TryLater, ZoneBusy, ZonedError
+from zoned.model.alert import AlertCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -77,6 +78,7 @@ class Engine:
         """Look at the machine again, and mend what differs."""
         self._forget_dead_members()
         self._narrow_leftovers()
+        self._drop_former()
         self._hotplug.look()
         self.dma_look()
         self._reconciler.run()
@@ -97,7 +99,7 @@ class Engine:
             self._reconciler.problems = {"": str(error)}
             self._reconciler.run()
             raise
-        self._reconciler.problems = adopt_policy(self.machine, policy)
+        self._reconciler.problems = adopt_policy(self.machine, policy, self._is_busy)
         for zone in self.machine.store.zones:
             self._reconciler.forget(zone)
         self._keeper.again()
@@ -169,10 +171,12 @@ class Engine:
         """Destroy every zone, its members put back to where they came from, and bring memory blocks
         and what the kernel does with new ones back to how they were found.
 
-        Return what that did not succeed with, and the reason. What the policy wants comes back at
-        the next start or reload.
+        Return what that did not succeed with, zones, groups and blocks among it, and the reason.
+        What the policy wants comes back at the next start or reload.
         """
         left = []
+        problems = self._reconciler.problems
+        self._reconciler.problems = {name: why for name, why in problems.items() if not name}
         for name in list(self.machine.store.zones):
             try:
                 self._refuse_busy(name)
@@ -180,8 +184,17 @@ class Engine:
                 zones.forget(self.machine, self._reconciler, zones.find_zone(self.machine, name))
             except ZonedError as error:
                 left.append(f"{name}: {error}")
-        left += self._dma.give_all_back() + self._hotplug.give_back()
+        left += self._left_groups() + self._dma.give_all_back() + self._hotplug.give_back()
         return left + self._keeper.give_all_back()
+
+    def _left_groups(self) -> list[str]:
+        """Return the groups that are no zones but have members, as after a step that failed."""
+        self._reconciler.run()
+        return [
+            f"{alert.subject}: {alert.message}"
+            for alert in self.alerts
+            if alert.code is AlertCode.LEFTOVER and alert.subject not in self.machine.store.zones
+        ]
 
     def _refuse_busy(self, zone: str) -> None:
         if self.jobs is not None:
@@ -232,6 +245,13 @@ class Engine:
         for zone in self.machine.store.zones.values():
             if 0 in zone.leaving.values() and not self._is_busy(zone.name):
                 narrow(self._context, zone.name)
+
+    def _drop_former(self) -> None:
+        """Drop zones that only their members kept, and give their room to those that lack it."""
+        lacking = self._reconciler.problems
+        # While the files have mistakes nobody knows which zones the policy has.
+        if drop_former(self.machine, self._is_busy) and "" not in lacking:
+            self._reconciler.problems = adopt_zones(self.machine, lacking)
 
     def _forget_dead_members(self) -> None:
         recorded = self.machine.ledger.touched.members

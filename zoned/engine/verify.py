@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from zoned.engine.kernel_memory import kernel_nodes
 from zoned.idset import format_ids
 from zoned.model.alert import Alert, AlertCode
+from zoned.model.zone import Origin
 from zoned.units import format_size
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ def verify_zone(zone: Zone, group: Group | None, *, protects: bool) -> Iterator[
     if zone.spec.backing.protects and not protects:
         yield _alert(
             AlertCode.WEAK_PROTECTION, zone, "the kernel may reclaim what the zone uses (cgroup v1)"
+        )
+    if zone.origin is Origin.FORMER_POLICY:
+        yield _alert(
+            AlertCode.LEFTOVER,
+            zone,
+            "the policy does not name it any more; it goes once its last member is gone",
         )
     if group is None:
         return

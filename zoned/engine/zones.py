@@ -207,6 +207,15 @@ def refuse_members(machine: Machine, name: str) -> None:
         )
 
 
+def has_members(machine: Machine, name: str) -> bool:
+    """Return whether anything runs in the zone or is attached to it; True where nobody can tell."""
+    try:
+        refuse_members(machine, name)
+    except ZonedError:
+        return True
+    return False
+
+
 def refuse_units(machine: Machine, name: str) -> None:
     """Raise UnitInZone where a service was started inside the zone.
 

@@ -69,8 +69,11 @@ _EXPLANATIONS = {
         "refused."
     ),
     AlertCode.LEFTOVER: (
-        "The zone is not wanted any more, by the policy or after a failed step, but has members. "
-        "It stays until they are gone; `zonectl destroy NAME --drain root` moves them."
+        "The policy does not name the zone any more, but it has members: processes, or units that "
+        "are attached to it or run in it. It stays as it is, and is counted, until the last of "
+        "them is gone, and is wanted as before if the policy names it again. `zonectl destroy NAME "
+        "--drain root` moves them out. Where `zonectl list` does not have it, a step failed and "
+        "only its cgroup is left, with all its limits: it goes once its members have ended."
     ),
     AlertCode.UNKNOWN_GROUP: (
         "Below the group that zoned keeps its zones in lies one that zoned did not make. It is "

@@ -55,6 +55,8 @@ class Origin(StrEnum):
 
     POLICY = "policy"
     REQUEST = "request"
+    FORMER_POLICY = "former-policy"
+    """a policy that does not name it any more: the zone goes with its last member"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,7 @@ from zoned.engine.jobs.book import JobBook
 from zoned.engine.jobs.runner import JobRunner
 from zoned.errors import ZoneBusy
 from zoned.model.job import JobKind
-from zoned.model.zone import ZoneSpec
+from zoned.model.zone import Origin, ZoneSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,6 +93,17 @@ def test_what_a_job_lent_is_not_taken_back_under_it(stage: Stage, busy: Busy) ->
     store.put(zone)
     stage.engine.tick()
     assert stage.leaving() == {0: 0}
+
+
+def test_a_zone_that_the_policy_dropped_stays_for_the_job(stage: Stage, busy: Busy) -> None:
+    store = stage.engine.machine.store
+    store.put(replace(store.zones["db"], origin=Origin.FORMER_POLICY))
+    stage.world.end_process(7)
+    stage.engine.tick()
+    assert "db" in store.zones
+    busy.end()
+    stage.engine.tick()
+    assert "db" not in store.zones
 
 
 def test_a_reset_leaves_the_zone_to_the_job(stage: Stage, busy: Busy) -> None:

@@ -17,6 +17,8 @@ from zoned.errors import Partial, UsageError, by_code
 from zoned.model.alert import AlertCode
 from zoned.units import format_size
 
+_NOT_APPLIED = AlertCode.NOT_APPLIED.value
+
 
 @click.command()
 @output_option
@@ -74,10 +76,15 @@ def _reservations(found: StatusInfo) -> str:
 def reload(session: Session) -> None:
     """Read the policy files again and bring them in force.
 
-    A mistake in any of them leaves everything as it was.
+    A mistake in any of them leaves everything as it was. Exit status 64 where a zone could not be
+    placed, made or changed on this machine.
     """
     call(session, "Policy.Reload", NoneType, doing="reloading the policy")
     click.echo("the policy is in force")
+    alerts = call(session, "Status", StatusInfo).alerts
+    left = [f"{each.subject}: {each.message}" for each in alerts if each.code == _NOT_APPLIED]
+    if left:
+        raise Partial("\n".join(["these zones are not as wanted:", *left]))
 
 
 @click.command()

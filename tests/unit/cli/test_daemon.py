@@ -11,6 +11,8 @@ import pytest
 from tests.unit.fakes import GIB
 from zoned.errors import PolicyError, by_code
 from zoned.model.alert import AlertCode
+from zoned.model.policy import Policy
+from zoned.model.zone import ZoneSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +52,24 @@ def test_reload(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
         "zonectl: [bad-policy] a.yaml:3: zones.db: no\na.yaml:5: zones.web: no\n"
         "  hint: nothing of the policy was applied\n"
     )
+
+
+def test_reload_names_the_zones_that_do_not_fit(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"a": GIB, "huge": 99 * GIB, "lost": GIB}
+    zones = (
+        ZoneSpec(name=name, size=size, nodes="5" if name == "lost" else None)
+        for name, size in sizes.items()
+    )
+    policy = Policy(zones=tuple(zones), sources={"huge": "a.yaml:2", "lost": "a.yaml:3"})
+    monkeypatch.setattr(daemon.engine, "_load_policy", lambda: policy)
+    found = daemon.zonectl("reload")
+    assert (found.status, found.out) == (64, "the policy is in force\n")
+    head, *lines = found.err.splitlines()
+    assert head == "zonectl: [partial] these zones are not as wanted:"
+    assert [line.split(": ")[:2] for line in lines] == [["huge", "a.yaml:2"], ["lost", "a.yaml:3"]]
+    assert list(daemon.engine.machine.store.zones) == ["a"]
 
 
 def test_reset(daemon: Daemon) -> None:

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """scripts/up and scripts/down on a fresh machine, one node, nothing but Python and root."""
 
+import re
+
 import pytest
 
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.install import GUEST_PROJECT, OFFLINE
 from tests.lab.programs import cgroup_of
+from tests.lab.test_base_zones import AUTO, POLICY
 
 RULE = "/usr/local/lib/udev/rules.d/70-zoned-dma.rules"
 
@@ -21,7 +24,8 @@ def test_plain_machine(guest: Guest) -> None:
 def test_up_again_and_down(zoned_guest: Guest) -> None:
     guest = zoned_guest
     first = guest.facts["zoned"]
-    assert "node" in first
+    # The tour: what the program itself saw.
+    assert re.search(r"the program sees its anonymous pages: \d+ MiB on node 0\n", first), first
     assert guest.check(["systemctl", "is-active", "zoned"]).strip() == "active"
     for unit in ("zoned", "zoned-early"):
         assert guest.check(["systemctl", "is-enabled", unit]).strip() == "enabled"
@@ -32,7 +36,19 @@ def test_up_again_and_down(zoned_guest: Guest) -> None:
     assert cgroup_of(guest, pid) == "/zoned.service"
     guest.check([f"{GUEST_PROJECT}/scripts/up"], env=OFFLINE, cwd=GUEST_PROJECT, timeout=600)
     assert guest.check(["zonectl", "list"]).startswith("NAME")
+
+    # What it has changed is undone while there is a daemon to do so, and not forgotten without.
+    before = guest.read(AUTO)
+    guest.write(POLICY, "hotplug: {online: zoned}\n")
+    guest.check(["zonectl", "reload"])
+    assert guest.read(AUTO).strip() == "offline"
+    guest.check(["systemctl", "stop", "zoned"])
+    assert guest.run([f"{GUEST_PROJECT}/scripts/down"], cwd=GUEST_PROJECT).returncode == 1
+    assert guest.exists("/run/zoned/ledger.json")
+    guest.check(["systemctl", "start", "zoned"])
+    guest.check(["rm", POLICY])
     guest.check([f"{GUEST_PROJECT}/scripts/down"], cwd=GUEST_PROJECT)
+    assert guest.read(AUTO) == before
     guest.check([f"{GUEST_PROJECT}/scripts/down"], cwd=GUEST_PROJECT)
     del guest.facts["zoned"]
     guest.on_reclaim.clear()

@@ -25,7 +25,6 @@ def users(zoned_guest: Guest) -> Guest:
     return zoned_guest
 
 
-@pytest.mark.on("bookworm")
 def test_outsider_may_do_nothing(users: Guest) -> None:
     for words in (["list"], ["status"], ["show", "db"], ["run", "db", "true"], ["reset"]):
         done = users.run(["zonectl", *words], user="outsider")
@@ -106,7 +105,6 @@ BAD_INPUT = [
 ]
 
 
-@pytest.mark.on("bookworm")
 def test_bad_input_is_one_error_and_changes_nothing(users: Guest) -> None:
     """All in one test: each would otherwise pay for a zone and three users of its own."""
     before = ask(users, "list")
@@ -119,7 +117,6 @@ def test_bad_input_is_one_error_and_changes_nothing(users: Guest) -> None:
     assert ask(users, "list") == before
 
 
-@pytest.mark.on("bookworm")
 def test_broken_policy_is_told_by_line_and_changes_nothing(users: Guest) -> None:
     path = "/etc/zoned/zones.d/50-lab.yaml"
     good = "zones:\n  cache:\n    size: 64MiB\n    nodes: 3\n"

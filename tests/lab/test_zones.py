@@ -94,7 +94,6 @@ def test_program_over_the_limit_is_ended_without_harm_to_others(db: Guest) -> No
     assert ask(db, "show", "web")["events"]["oom_kill"] == 0
 
 
-@pytest.mark.on("bookworm")
 def test_run_keeps_exit_status_and_environment(db: Guest) -> None:
     assert db.run(["zonectl", "run", "db", "--", "sh", "-c", "exit 42"]).returncode == 42
     assert db.run(["zonectl", "run", "db", "--", "sh", "-c", "kill -TERM $$"]).returncode == -15
@@ -153,7 +152,6 @@ def test_nothing_changes_for_members_when_daemons_restart(db: Guest) -> None:
     assert members(db) == 1
 
 
-@pytest.mark.on("bookworm")
 def test_zone_is_whole_again_when_somebody_wrote_to_its_group(db: Guest) -> None:
     db.check(["systemctl", "set-property", "--runtime", "zone-db.slice", "MemoryMax=1G"])
     assert db.read(f"{SLICE}/memory.max").strip() == str(1024 * MIB)
@@ -161,7 +159,6 @@ def test_zone_is_whole_again_when_somebody_wrote_to_its_group(db: Guest) -> None
     assert db.read(f"{SLICE}/memory.max").strip() == str(256 * MIB)
 
 
-@pytest.mark.on("bookworm")
 def test_oversubscription_is_refused_with_numbers(db: Guest) -> None:
     message = refused(db, "create", "big", "--size", "900MiB", "--nodes", "2")
     assert message.startswith(
@@ -175,7 +172,6 @@ def test_oversubscription_is_refused_with_numbers(db: Guest) -> None:
     assert db.read("/sys/fs/cgroup/zone.slice/zone-big.slice/memory.min").strip() == "0"
 
 
-@pytest.mark.on("bookworm")
 def test_shrinking_below_use_fails_and_the_old_limit_stands(db: Guest) -> None:
     hog = start_hog(db, 200, ["zonectl", "run", "db", "--"])
     assert "[below-use] zone db uses" in refused(db, "resize", "db", "64MiB")
@@ -202,7 +198,6 @@ def test_shrinking_takes_page_cache_back(db: Guest) -> None:
     db.check(["rm", "/var/tmp/cache"])
 
 
-@pytest.mark.on("bookworm")
 def test_destroy_with_members_is_refused_and_draining_leaves_nothing(db: Guest) -> None:
     hog = start_hog(db, 50)
     home = cgroup_of(db, hog.pid)
@@ -219,7 +214,6 @@ def test_destroy_with_members_is_refused_and_draining_leaves_nothing(db: Guest) 
     assert ask(db, "list") == []
 
 
-@pytest.mark.on("bookworm")
 def test_draining_into_another_zone_moves_the_pages(db: Guest) -> None:
     db.check(["zonectl", "create", "web", "--size", "128MiB", "--nodes", "3"])
     hog = start_hog(db, 60, ["zonectl", "run", "db", "--"])
@@ -228,7 +222,6 @@ def test_draining_into_another_zone_moves_the_pages(db: Guest) -> None:
     assert members(db, "web") == 1
 
 
-@pytest.mark.on("bookworm")
 def test_killing_is_done_only_by_name(db: Guest) -> None:
     hog = start_hog(db, 30, ["zonectl", "run", "db", "--"])
     db.check(["zonectl", "destroy", "db", "--kill"])

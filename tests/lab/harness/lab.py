@@ -57,7 +57,8 @@ class Lab:
     ) -> Guest:
         """Return the guest that `get` returns or boots, with zoned on its disk.
 
-        The first one ever has it installed, and its disk is kept; other processes wait for that.
+        The first one ever has it installed, and its disk is kept, from which it is booted again;
+        other processes wait for that.
         """
         with contextlib.ExitStack() as waiting:
             if not self._disk(release).exists():
@@ -65,9 +66,12 @@ class Lab:
             guest = get()
             if not guest.facts["installed"]:
                 install(guest)
-                guest.facts["installed"] = True
                 if not self._disk(release).exists():
                     keep_disk(guest.keep_disk(), self._disk(release))
+                # To install takes memory of the kernel's own all over a machine, which then has few
+                # blocks that can go: what was installed is tested on one that was just booted.
+                self.end(guest)
+                guest = get()
             return guest
 
     def _disk(self, release: str) -> Path:

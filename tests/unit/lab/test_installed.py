@@ -4,17 +4,15 @@
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 import pytest
 
 from tests.lab.harness import installed
+from tests.lab.harness.guest import Guest
 from tests.lab.harness.image import Image
 from tests.lab.harness.installed import installed_disk, keep_disk
 from tests.lab.harness.lab import Lab
-
-if TYPE_CHECKING:
-    from tests.lab.harness.guest import Guest
 
 RELEASE = "trixie"
 
@@ -80,6 +78,7 @@ class FakeGuest:
     def __init__(self, folder: Path, *, installed: bool) -> None:
         self.facts = {"installed": installed}
         self._disk = folder / "layer"
+        self.ended = False
 
     def install(self) -> None:
         self._disk.write_text("zoned")
@@ -87,25 +86,24 @@ class FakeGuest:
     def keep_disk(self) -> Path:
         return self._disk
 
+    def close(self) -> None:
+        self.ended = True
 
-def test_zoned_is_installed_once(
+
+def test_zoned_is_installed_once_and_tested_on_another_boot(
     project: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(2):  # as by two processes
+    for number in range(2):  # as by two processes
         lab = Lab(tmp_path)
         monkeypatch.setattr(lab, "_image", lambda _: image)
-        before = installed_disk(image).exists()
-        fake = cast("Guest", FakeGuest(tmp_path, installed=before))
-        calls: list[Any] = []
+        booted: list[FakeGuest] = []
 
-        def get(fake: "Guest" = fake) -> "Guest":
-            return fake
+        def get(booted: list[FakeGuest] = booted) -> Guest:
+            booted.append(FakeGuest(tmp_path, installed=installed_disk(image).exists()))
+            return cast("Guest", booted[-1])
 
-        def install(guest: "Guest", calls: list[Any] = calls) -> None:
-            calls.append(guest)
-            cast("FakeGuest", guest).install()
-
-        assert lab.installed(RELEASE, get, install) is fake
-        assert len(calls) == (not before)
-        assert fake.facts["installed"]
+        found = lab.installed(RELEASE, get, lambda guest: cast("FakeGuest", guest).install())
+        assert cast("FakeGuest", found) is booted[-1]
+        assert found.facts["installed"]
+        assert [each.ended for each in booted] == [[True, False], [False]][number]
         assert installed_disk(image).read_text() == "zoned"

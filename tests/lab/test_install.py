@@ -7,10 +7,13 @@ import pytest
 
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.install import GUEST_PROJECT, OFFLINE
+from tests.lab.harness.wait import wait_until
 from tests.lab.programs import cgroup_of
 from tests.lab.test_base_zones import AUTO, POLICY
+from tests.lab.test_zones import ask
 
 RULE = "/usr/local/lib/udev/rules.d/70-zoned-dma.rules"
+_LIMITS = "cd /sys/fs/cgroup/zone.slice/zone-kept.slice; cat memory.max memory.min cgroup.events"
 
 pytestmark = pytest.mark.topology("one_node")
 
@@ -34,8 +37,17 @@ def test_up_again_and_down(zoned_guest: Guest) -> None:
         guest.check(["man", "-w", *reversed(page.rsplit(".", 1))])
     pid = int(guest.check(["systemctl", "show", "-P", "MainPID", "zoned"]))
     assert cgroup_of(guest, pid) == "/zoned.service"
+
+    # What is in a zone does not notice that another version is installed.
+    guest.check(["zonectl", "create", "kept", "--size", "64MiB"])
+    guest.start(["zonectl", "run", "kept", "--", "sleep", "infinity"])
+    wait_until(lambda: ask(guest, "show", "kept")["members"] == 1, "a member")
+    limits = guest.shell(_LIMITS)
     guest.check([f"{GUEST_PROJECT}/scripts/up"], env=OFFLINE, cwd=GUEST_PROJECT, timeout=600)
-    assert guest.check(["zonectl", "list"]).startswith("NAME")
+    assert int(guest.check(["systemctl", "show", "-P", "MainPID", "zoned"])) != pid
+    assert ask(guest, "show", "kept")["members"] == 1
+    assert guest.shell(_LIMITS) == limits
+    guest.check(["zonectl", "destroy", "kept", "--kill"])
 
     # What it has changed is undone while there is a daemon to do so, and not forgotten without.
     before = guest.read(AUTO)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,17 +19,11 @@ from zoned.errors import (
     NoSuchZone,
     NotAMember,
     NotConfinable,
-    ReservationInUse,
     TryLater,
     Unsupported,
     UsageError,
     ZonedError,
 )
-from zoned.kernel.process import find
-from zoned.model.dma.held import Held, Lease
-from zoned.model.dma.limit import bits_mask
-from zoned.model.dma.offer import Span
-from zoned.model.dma.rung import Rung
 from zoned.model.job import JobKind
 from zoned.model.zone import ZoneSpec
 
@@ -60,37 +53,6 @@ def detach(
     engine: Engine, pid: int | None = None, unit: str | None = None, cgroup: str | None = None
 ) -> Progress:
     return run_job(engine, JobKind.DETACH, name="db", pid=pid, unit=unit, cgroup=cgroup)
-
-
-def test_who_has_memory_for_a_device_keeps_it_where_it_is(world: World, engine: Engine) -> None:
-    """The kernel moves all that a process has when it comes to use other nodes."""
-    world.add_process(7, "/user")
-    process = find(world.machine().root, 7)
-    lease = Lease(
-        number=1,
-        reservation="teach",
-        pid=7,
-        start_time=process.start_time,
-        uid=0,
-        size=4096,
-        segments=(Span(0, 4096),),
-    )
-    ledger = engine.machine.ledger
-    ledger.leased(lease)
-    held = Held(name="teach", rung=Rung.HUGETLB, size=4096, mask=bits_mask(31), node=9)
-    ledger.reserved(held)
-    with pytest.raises(ReservationInUse, match="process 7 has a buffer of reservation teach on"):
-        attach(engine, 7)
-    with pytest.raises(ReservationInUse):
-        engine.enter("db", 7)
-    assert world.groups.pids("db") == ()
-    # It stays where it is there.
-    ledger.reserved(replace(held, node=min(engine.machine.store.zones["db"].nodes)))
-    engine.enter("db", 7)
-    detach(engine, 7)
-    # And a device-dax region stays anywhere.
-    ledger.reserved(replace(held, rung=Rung.DEVDAX))
-    assert attach(engine, 7).processes == 1
 
 
 def test_attach_and_detach(world: World, engine: Engine) -> None:

@@ -31,7 +31,7 @@ def enter(machine: Machine, name: str, pid: int) -> None:
     Raises NoSuchZone, NoSuchProcess, ReservationInUse.
     """
     zone = find_zone(machine, name)
-    refuse_lessees(machine, [find(machine.root, pid)], zone.mems)
+    refuse_lessees(machine, (find(machine.root, each) for each in [pid]), zone.mems)
     _record(machine, zone, pid)
     machine.groups.attach(zone.name, [pid])
 
@@ -46,7 +46,7 @@ def admit(machine: Machine, zone: Zone, pids: Sequence[int]) -> list[int]:
     for pid in pids:
         refuse_vital(pid)
         try:
-            refuse_lessees(machine, [find(machine.root, pid)], zone.mems)
+            refuse_lessees(machine, (find(machine.root, each) for each in [pid]), zone.mems)
             _record(machine, zone, pid)
             machine.groups.attach(zone.name, [pid])
         except NoSuchProcess:

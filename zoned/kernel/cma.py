@@ -87,7 +87,7 @@ def _record(file: int) -> bytes:
     while True:
         try:
             return os.read(file, _RECORD)
-        except BlockingIOError:
-            return b""
         except BrokenPipeError:
             continue  # Records were overwritten meanwhile; the next read is of what is left.
+        except OSError:
+            return b""  # The end (EAGAIN), or nobody may know more.

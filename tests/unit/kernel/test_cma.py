@@ -70,13 +70,17 @@ def test_no_areas(tmp_path: Path) -> None:
     assert find_areas(sysroot(tmp_path), 0) is None
 
 
+@pytest.mark.parametrize("denied", [False, True])
 def test_records_are_read_as_the_kernel_hands_them_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, denied: bool
 ) -> None:
-    """One a read; some were overwritten meanwhile, and the end is that there would be a wait."""
+    """One a read; some were overwritten meanwhile, and the end is that there would be a wait, or
+    that no more may be known.
+    """
     write(tmp_path, {"dev/kmsg": ""})
+    end = PermissionError() if denied else BlockingIOError()
     lines = LOG.encode().splitlines(keepends=True)
-    answers: list[bytes | OSError] = [BrokenPipeError(), *lines, BlockingIOError()]
+    answers: list[bytes | OSError] = [BrokenPipeError(), *lines, end]
 
     def read(file: int, size: int) -> bytes:
         answer = answers.pop(0)

@@ -36,7 +36,8 @@ def refuse_lessees(
     """Raise ReservationInUse where one of the processes has a buffer on a node that it is to leave
     (one of `sources`, or any) for the targets: the kernel moves all that a process has there.
 
-    Memory of device-dax regions never moves.
+    Memory of device-dax regions never moves. `processes` may be a generator: it is not begun where
+    there is no such buffer.
     """
     fixed = {
         (lease.pid, lease.start_time): held

@@ -17,11 +17,12 @@ from zoned.errors import Unsupported
 from zoned.model.migration import Sharing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from zoned.engine.jobs.control import JobControl
     from zoned.engine.machine import Machine
     from zoned.engine.migration.plan import Pace, Scope
+    from zoned.kernel.process import Process
     from zoned.model.migration import Survey
 
 
@@ -60,8 +61,11 @@ def transfer(machine: Machine, control: JobControl, wanted: Transfer) -> None:
 
 
 def _refuse_lessees(machine: Machine, wanted: Transfer) -> None:
-    targets = frozenset(wanted.targets)
-    refuse_lessees(machine, wanted.scope.processes(), targets, wanted.sources)
+    def processes() -> Iterator[Process]:
+        yield from wanted.scope.processes()
+
+    # They are only looked at where anybody has a buffer at all.
+    refuse_lessees(machine, processes(), frozenset(wanted.targets), wanted.sources)
 
 
 def refuse_if_full(machine: Machine, wanted: Transfer) -> None:

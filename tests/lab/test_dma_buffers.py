@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.following import TRY_LATER
+from tests.lab.following import PARTIAL, TRY_LATER
 from tests.lab.harness.guest import PYTHON, Guest, Process
 from tests.lab.harness.wait import wait_until
 from tests.lab.loads import command
@@ -280,6 +280,24 @@ def test_memory_is_kept_from_others_while_it_is_mapped(lender: Lender) -> None:
     assert "[pool-exhausted]" in refused(guest, *asked, status=TRY_LATER)
     keeper.kill()
     lender.all_back()
+    holder.end()
+
+
+@pytest.mark.on("trixie")
+def test_memory_of_a_buffer_never_moves(lender: Lender) -> None:
+    guest, holder = lender.guest, lender.hold(SIZE, user="member")
+    before = holder.pages()
+    done = guest.run(["zonectl", "migrate", "--pid", str(holder.pid), "--to", "3", "-o", "json"])
+    # Libraries that others map too stay behind.
+    assert done.returncode in {0, PARTIAL}, done
+    assert "of memory that is reserved for devices stay where they are" in done.stdout
+    assert holder.pages() == before
+    guest.check(["zonectl", "create", "far", "--size", "64MiB", "--nodes", "3", "--cpus", "none"])
+    told = refused(guest, "attach", "far", "--pid", str(holder.pid))
+    assert "[reservation-in-use]" in told
+    assert holder.pages() == before
+    assert ask(guest, "show", "far")["members"] == 0
+    guest.check(["zonectl", "destroy", "far"])
     holder.end()
 
 

@@ -2,6 +2,7 @@
 """Having the guest try its memory blocks, and what comes of what was said of them."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,3 +36,11 @@ def counted(tried: Iterable[dict[str, Any]]) -> dict[str, tuple[int, int]]:
         went, number = found[is_said(each)]
         found[is_said(each)] = (went + (not each["offline"]["code"]), number + 1)
     return found
+
+
+def able(guest: Guest) -> Counter[int]:
+    """Return how many of each node's blocks are said to go: where the kernel has put its own
+    differs from boot to boot, and what ran since then adds to it.
+    """
+    blocks = json.loads(guest.check(["zonectl", "blocks", "list", "--why", "-o", "json"]))
+    return Counter(each["node"] for each in blocks if each["offline"])

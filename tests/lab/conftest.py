@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.lab.block_trials import able
 from tests.lab.following import settle
 from tests.lab.harness.errors import LabUnavailable
 from tests.lab.harness.guest import Guest
@@ -57,6 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers", "on(release): on this one alone, because the kernel makes no difference"
+    )
+    config.addinivalue_line(
+        "markers", "roomy(n): so many blocks of nodes 2 and 3 can go, or the machine is booted anew"
     )
     config.addinivalue_line("markers", "last: may leave the machine changed, so after all others")
     config.addinivalue_line("markers", "spoils: of no use to others is the machine afterwards")
@@ -143,7 +147,11 @@ def guest(lab: Lab, release: str, request: pytest.FixtureRequest) -> Iterator[Gu
         return lab.guest(release, topology, fresh=fresh)
 
     def get_installed() -> Guest:
-        return lab.installed(release, get, lambda guest: install_zoned(guest, release))
+        guest = lab.installed(release, get, lambda guest: install_zoned(guest, release))
+        if is_roomy(guest, request.node.get_closest_marker("roomy")):
+            return guest
+        lab.end(guest)
+        return get()
 
     installed = "zoned_guest" in request.fixturenames and not fresh
     guest = _or_skip(get_installed if installed else get)
@@ -153,6 +161,14 @@ def guest(lab: Lab, release: str, request: pytest.FixtureRequest) -> Iterator[Gu
         return
     with lab.kept_if_clean(guest):
         guest.reclaim()
+
+
+def is_roomy(guest: Guest, mark: pytest.Mark | None) -> bool:
+    """Tell whether nodes 2 and 3 have as many blocks that can go as the mark says."""
+    if mark is None:
+        return True
+    found = able(guest)
+    return bool(min(found[2], found[3]) >= mark.args[0])
 
 
 @pytest.fixture

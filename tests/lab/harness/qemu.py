@@ -40,11 +40,12 @@ _SHARED = {"tcg": ("-accel", "tcg,thread=single", "-cpu", _EMULATED)}
 # which emulated processors do not always survive (oops: int3 in sched_clock_cpu).
 # The rest takes out what protects a machine from its users: no test looks at it, and emulated it
 # costs a third of the time that a command takes. Where each program lies at the same addresses as
-# the one before, what the emulator translated for that one serves again.
+# the one before, what the emulator translated for that one serves again. nokaslr: else the kernel's
+# image lies in any node's memory blocks.
 _QUIET_BOOT = (
     "root=/dev/vda rw console=ttyS0 quiet panic=-1 systemd.show_status=0 tsc=reliable "
     "mitigations=off init_on_alloc=0 apparmor=0 audit=0 "
-    "norandmaps randomize_kstack_offset=off"
+    "norandmaps randomize_kstack_offset=off nokaslr"
 )
 _CONSOLE_LINES = 25
 _DISK = "disk"

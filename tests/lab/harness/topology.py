@@ -154,8 +154,7 @@ LOW_MEMORY = Topology(
     memory=1792,
     machine=("max-ram-below-4g=768M",),
     devices=_PLUGGABLE,
-    # Else the kernel's own image may be in one of the few low blocks that can go.
-    append=("memmap=64M!160M", "nokaslr"),
+    append=("memmap=64M!160M",),
 )
 """768 MiB lie low and the rest above 4 GiB, so that the kernel has a low zone to protect, with some
 blocks that can go; a legacy persistent memory region lies within 28 bits."""

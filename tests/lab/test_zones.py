@@ -19,6 +19,7 @@ from tests.lab.programs import (
 )
 
 MIB = 1 << 20
+_IMPATIENT = "/run/systemd/system/zoned.service.d/50-impatient.conf"
 SLICE = "/sys/fs/cgroup/zone.slice/zone-db.slice"
 
 
@@ -152,6 +153,32 @@ def test_nothing_changes_for_members_when_daemons_restart(db: Guest) -> None:
     assert members(db) == 1
 
 
+@pytest.mark.on("trixie")
+def test_a_daemon_that_is_stuck_is_replaced(db: Guest) -> None:
+    hog = start_hog(db, 50, ["zonectl", "run", "db", "--"])
+    # In place of the half minute of the unit.
+    db.check(["mkdir", "-p", _IMPATIENT.rpartition("/")[0]])
+    db.write(_IMPATIENT, "[Service]\nWatchdogSec=10\n")
+    try:
+        db.check(["systemctl", "daemon-reload"])
+        db.check(["systemctl", "restart", "zoned"])
+        stuck = shown(db, "zoned", "MainPID")
+        db.check(["kill", "-STOP", stuck])
+        wait_until(lambda: shown(db, "zoned", "MainPID") not in {"0", stuck}, "another daemon")
+        wait_until(lambda: shown(db, "zoned", "ActiveState") == "active", "the other one answers")
+    finally:
+        db.check(["rm", _IMPATIENT])
+        db.check(["systemctl", "daemon-reload"])
+    assert "Watchdog timeout" in db.check(["journalctl", "-b", "-u", "zoned", "--no-pager"])
+    assert ask(db, "show", "db")["state"] == "active"
+    assert set(anonymous_by_node(db, hog.pid)) == {2}
+
+
+def shown(guest: Guest, unit: str, name: str) -> str:
+    """Return a property of a unit."""
+    return guest.check(["systemctl", "show", "-P", name, unit]).strip()
+
+
 def test_zone_is_whole_again_when_somebody_wrote_to_its_group(db: Guest) -> None:
     db.check(["systemctl", "set-property", "--runtime", "zone-db.slice", "MemoryMax=1G"])
     assert db.read(f"{SLICE}/memory.max").strip() == str(1024 * MIB)
@@ -260,7 +287,7 @@ def test_unit_is_confined_now_and_starts_in_the_zone_next_time(zoned_guest: Gues
 
 
 def _main_pid(guest: Guest) -> int:
-    return int(guest.check(["systemctl", "show", "-P", "MainPID", "hog"]))
+    return int(shown(guest, "hog", "MainPID"))
 
 
 def test_exclusive_cpus_are_nobody_elses(db: Guest) -> None:

@@ -60,10 +60,14 @@ class Lender:
         )
         return found
 
-    def hold(self, size: int, word: str = "mine", user: str | None = None) -> "Holder":
-        """Start a client that has a buffer."""
+    def hold(
+        self, size: int, word: str = "mine", user: str | None = None, zone: str | None = None
+    ) -> "Holder":
+        """Start a client that has a buffer, in a zone if one is named."""
         log = f"/run/{word}.log"
         script = ["sh", "-c", 'exec "$@" > "$0" 2>&1', log]
+        if zone:
+            script = ["zonectl", "run", zone, "--", *script]
         self.guest.check(["install", "-m", "666", "/dev/null", log])
         process = self.guest.start(
             [*script, *self.program("hold", self.name, size, word)], user=user
@@ -299,6 +303,25 @@ def test_memory_of_a_buffer_never_moves(lender: Lender) -> None:
     assert ask(guest, "show", "far")["members"] == 0
     guest.check(["zonectl", "destroy", "far"])
     holder.end()
+
+
+@pytest.mark.on("trixie")
+def test_memory_of_a_members_buffer_never_moves(lender: Lender) -> None:
+    guest = lender.guest
+    for name, node in (("near", "0"), ("far", "3")):
+        guest.check(["zonectl", "create", name, "--size", "64MiB", "--nodes", node])
+    holder = lender.hold(SIZE, zone="near")
+    before = holder.pages()
+    assert "[reservation-in-use]" in refused(guest, "move", "near", "--nodes", "3")
+    assert "[reservation-in-use]" in refused(guest, "destroy", "near", "--drain", "far")
+    shown = ask(guest, "show", "near")
+    assert (shown["state"], shown["nodes"], shown["members"]) == ("active", [0], 1)
+    assert holder.pages() == before
+    # Outside of zones it may use its node too.
+    guest.check(["zonectl", "destroy", "near", "--drain", "root"])
+    assert holder.pages() == before
+    holder.end()
+    guest.check(["zonectl", "destroy", "far"])
 
 
 def _daemon(guest: Guest) -> tuple[int, int]:

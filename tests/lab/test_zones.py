@@ -102,6 +102,15 @@ def test_run_keeps_exit_status_and_environment(db: Guest) -> None:
     assert db.check(["zonectl", "run", "db", "env"], env={"LC_ALL": "C", "ODD": "a b"}) == direct
 
 
+def test_a_program_ignores_in_a_zone_what_it_ignores_outside(db: Guest) -> None:
+    asked, service = ("grep", "SigIgn", "/proc/self/status"), ("systemd-run", "-Pq", "--wait")
+    run = ("zonectl", "run", "db", "--")
+    # Services ignore SIGPIPE, commands of a shell do not.
+    for before in ((), service):
+        assert db.check([*before, *run, *asked]) == db.check([*before, *asked])
+    assert db.check(asked) != db.check([*service, *asked])
+
+
 def test_attached_process_ends_up_on_the_zones_node_and_is_foreign(db: Guest) -> None:
     hog = start_hog(db, 200, ["taskset", "-c", "0"])
     assert set(anonymous_by_node(db, hog.pid)) == {0}
@@ -177,6 +186,23 @@ def test_a_daemon_that_is_stuck_is_replaced(db: Guest) -> None:
 def shown(guest: Guest, unit: str, name: str) -> str:
     """Return a property of a unit."""
     return guest.check(["systemctl", "show", "-P", name, unit]).strip()
+
+
+@pytest.mark.on("trixie")
+def test_a_zone_that_the_policy_drops_stays_for_its_members(zoned_guest: Guest) -> None:
+    guest, path = zoned_guest, "/etc/zoned/zones.d/50-db.yaml"
+    guest.write(path, "zones:\n  db:\n    size: 256MiB\n    nodes: [2]\n")
+    guest.check(["zonectl", "reload"])
+    assert ask(guest, "show", "db")["origin"] == "policy"
+    hog = start_hog(guest, 50, ["zonectl", "run", "db", "--"])
+    guest.check(["rm", path])
+    assert "\ndb: " in guest.check(["zonectl", "reload"])
+    shown = ask(guest, "show", "db")
+    assert (shown["origin"], shown["members"]) == ("former-policy", 1)
+    assert guest.read(f"{SLICE}/memory.max").strip() == str(256 * MIB)
+    assert "zone-db.slice" in cgroup_of(guest, hog.pid)
+    guest.check(["zonectl", "destroy", "db", "--drain", "root"])
+    assert not guest.exists(SLICE)
 
 
 def test_zone_is_whole_again_when_somebody_wrote_to_its_group(db: Guest) -> None:

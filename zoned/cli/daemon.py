@@ -17,8 +17,6 @@ from zoned.errors import Partial, UsageError, by_code
 from zoned.model.alert import AlertCode
 from zoned.units import format_size
 
-_NOT_APPLIED = AlertCode.NOT_APPLIED.value
-
 
 @click.command()
 @output_option
@@ -76,14 +74,20 @@ def _reservations(found: StatusInfo) -> str:
 def reload(session: Session) -> None:
     """Read the policy files again and bring them in force.
 
-    A mistake in any of them leaves everything as it was. Exit status 64 where a zone could not be
-    placed, made or changed on this machine.
+    A mistake in any of them leaves everything as it was. A zone that they no longer name stays
+    until its last member leaves, which is said. Exit status 64 where a zone could not be placed,
+    made or changed on this machine.
     """
     call(session, "Policy.Reload", NoneType, doing="reloading the policy")
     click.echo("the policy is in force")
     alerts = call(session, "Status", StatusInfo).alerts
-    left = [f"{each.subject}: {each.message}" for each in alerts if each.code == _NOT_APPLIED]
-    if left:
+
+    def told(code: AlertCode) -> list[str]:
+        return [f"{each.subject}: {each.message}" for each in alerts if each.code == code.value]
+
+    for each in told(AlertCode.LEFTOVER):
+        click.echo(each)
+    if left := told(AlertCode.NOT_APPLIED):
         raise Partial("\n".join(["these zones are not as wanted:", *left]))
 
 

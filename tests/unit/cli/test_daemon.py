@@ -72,6 +72,18 @@ def test_reload_names_the_zones_that_do_not_fit(
     assert list(daemon.engine.machine.store.zones) == ["a"]
 
 
+def test_reload_names_the_zones_that_stay_for_their_members(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [Policy(zones=(ZoneSpec(name="a", size=GIB),)), Policy()]
+    monkeypatch.setattr(daemon.engine, "_load_policy", lambda: wanted.pop(0))
+    daemon.well("reload")
+    daemon.world.groups.units["a"] = ("web.service",)
+    head, line = daemon.well("reload").splitlines()
+    assert head == "the policy is in force"
+    assert line.startswith("a: ")
+
+
 def test_reset(daemon: Daemon) -> None:
     daemon.well("create", "a", "--size", "1GiB")
     daemon.well("create", "b", "--size", "1GiB")

@@ -170,7 +170,7 @@ def _cpuset(holder: Holder, source: int, target: int) -> float:
 def throughput(request: Request) -> dict[str, Any]:
     """Seconds for the same memory, by who moves it; and pages left behind."""
     with Client() as client, _holding(request, request["mib"]) as holder:
-        steps: dict[str, Step] = {"migrate_pages": _kernel}
+        steps: dict[str, Step] = {"migrate_pages": _kernel, "migratepages": _command}
         for movers in (1, 2):
             steps[f"raw-{movers}"] = _loop(movers)
             for stall in (10, 100):

@@ -47,12 +47,14 @@ def test_what_turns_return_is_kept_but_for_the_warm_up() -> None:
 
 
 def test_who_is_faster_has_a_ratio_above_one() -> None:
-    seconds = {"migrate_pages": [2.0], "raw-1": [1.0], "raw-2": [0.5]}
+    seconds = {"migrate_pages": [2.0], "migratepages": [4.0], "raw-1": [1.0], "raw-2": [0.5]}
     seconds |= {"zoned-10-1": [4.0], "zoned-100-2": [1.0]}
     figures = compare_speeds(seconds, 256_000_000)
     assert ratios(figures) == {
         ("zoned-10-1", "migrate_pages"): 0.5,
         ("zoned-100-2", "migrate_pages"): 2.0,
+        ("zoned-10-1", "migratepages"): 1.0,
+        ("zoned-100-2", "migratepages"): 4.0,
         ("raw-1", "migrate_pages"): 2.0,
         ("raw-2", "migrate_pages"): 4.0,
         ("zoned-10-1", "raw-1"): 0.25,

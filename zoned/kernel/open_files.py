@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who has a file open or mapped. Sources: proc_pid_fd(5), proc_pid_maps(5).
+"""Who has a file open or mapped. Sources: proc_pid_fd(5), proc_pid_maps(5),
+proc_pid_map_files(5).
 
 A descriptor that lies in a socket, on its way to somebody, is not seen.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from zoned.errors import MachineError
@@ -16,7 +18,7 @@ from zoned.kernel.process import all_pids
 from zoned.kernel.root import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from zoned.kernel.root import Root
@@ -32,24 +34,70 @@ def others_have(root: Root, name: str, inode: int | None) -> bool:
         shown.startswith(name) and inode in {None, number}
         for pid in all_pids(root)
         if pid != os.getpid()
-        for shown, number in itertools.chain(_mapped(root, pid), _open(root, pid))
+        for shown, number, _ in _had(root, pid)
     )
 
 
-def _mapped(root: Root, pid: int) -> Iterator[tuple[str, int]]:
+def links_to(
+    root: Root, name: str, inodes: Collection[int], pids: Iterable[int]
+) -> dict[int, Path]:
+    """Return inode -> a link in /proc to the file, for those of such files that one of the
+    processes has open or mapped.
+
+    Raises MachineError where the kernel forbids the look.
+    """
+    return {
+        number: link
+        for pid in pids
+        for shown, number, link in _had(root, pid)
+        if number in inodes and shown.startswith(name)
+    }
+
+
+def open_behind(root: Root, link: Path, inode: int) -> int | None:
+    """Return a descriptor of the regular file behind a link in /proc; None where it has become
+    another one, or is gone.
+
+    Raises MachineError where the kernel forbids it.
+    """
+    try:
+        # Opened for good only when it is known: a device or a pipe might do something then.
+        found = os.open(link, os.O_PATH | os.O_CLOEXEC)
+        try:
+            about = os.fstat(found)
+            if about.st_ino != inode or not stat.S_ISREG(about.st_mode):
+                return None
+            return os.open(root.proc / f"self/fd/{found}", os.O_RDWR | os.O_CLOEXEC)
+        finally:
+            os.close(found)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except OSError as error:
+        raise MachineError(f"cannot open {link}: {error.strerror}") from error
+
+
+def _had(root: Root, pid: int) -> Iterator[tuple[str, int, Path]]:
+    """Yield name, inode and a link in /proc of what a process has open or mapped."""
+    return itertools.chain(_mapped(root, pid), _open(root, pid))
+
+
+def _mapped(root: Root, pid: int) -> Iterator[tuple[str, int, Path]]:
     # Not splitlines: a path may hold any of the other characters that end a line.
     for line in (read_text(root.proc / str(pid) / "maps") or "").split("\n"):
         words = line.split(None, 5)
         if len(words) == 6:
-            yield words[5], int(words[4])
+            # Links have no zeroes in front, maps may.
+            start, _, end = words[0].partition("-")
+            place = f"{int(start, 16):x}-{int(end, 16):x}"
+            yield words[5], int(words[4]), root.proc / str(pid) / "map_files" / place
 
 
-def _open(root: Root, pid: int) -> Iterator[tuple[str, int]]:
+def _open(root: Root, pid: int) -> Iterator[tuple[str, int, Path]]:
     """Yield what a process has open, but for what it closes meanwhile."""
     try:
         for link in (root.proc / str(pid) / "fd").iterdir():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                yield str(link.readlink()), _inode(link)
+                yield str(link.readlink()), _inode(link), link
     except (FileNotFoundError, ProcessLookupError):
         return
     except OSError as error:

@@ -29,6 +29,7 @@ class AlertCode(StrEnum):
     NO_KERNEL_MEMORY = "no-kernel-memory"
     RESERVATION_MISSING = "reservation-missing"
     RESERVATION_BROKEN = "reservation-broken"
+    BUFFER_MOVED = "buffer-moved"
 
     def explain(self) -> str:
         """Return what the alert means and what to do."""
@@ -135,6 +136,12 @@ _EXPLANATIONS = {
         "Memory that is reserved for a device is not as it should be any more: somebody else wrote "
         "a setting, took a region, or pages have moved. The message says what. It is repaired at "
         "once where that is possible, and tried again every ten minutes."
+    ),
+    AlertCode.BUFFER_MOVED: (
+        "Pages of a buffer that a program has for a device do not lie any more where the program "
+        "was told: somebody took their memory block offline, moved the program's memory, or pinned "
+        "it. The device may still use the former addresses, which may be anybody's memory by now. "
+        "Stop the device and end the program, or have it give the buffer back and ask for another."
     ),
 }
 

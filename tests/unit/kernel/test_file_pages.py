@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from zoned.errors import MachineError
 from zoned.kernel import file_pages
-from zoned.kernel.file_pages import addresses
+from zoned.kernel.file_pages import addresses, addresses_in_use
 from zoned.kernel.root import Root, sysroot
 
 if TYPE_CHECKING:
@@ -46,6 +47,22 @@ def test_of_this_machine(file: int) -> None:
     assert len(found) == 8
     if os.geteuid() == 0 and any(found):
         assert len(set(found)) == 8
+
+
+def test_file_of_others_with_a_hole(file: int) -> None:
+    class Full(mmap.mmap):
+        """Memory of which the kernel has no more pages to give."""
+
+        def __getitem__(self, _: object) -> Any:
+            raise AssertionError("the kernel would end the process")
+
+        def madvise(self, *_: int) -> None:
+            raise OSError(errno.ENOMEM, "none")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmap, "mmap", Full)
+        assert addresses_in_use(Root(), file, PAGE, 2 * PAGE) == (0, 0)
+    assert addresses_in_use(Root(), file, PAGE, 8 * PAGE) == addresses(Root(), file, PAGE, 8 * PAGE)
 
 
 def test_what_cannot_be_seen(tmp_path: Path, file: int) -> None:

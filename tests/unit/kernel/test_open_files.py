@@ -12,8 +12,8 @@ import pytest
 
 from tests.unit.fake_sys import write
 from zoned.errors import MachineError
-from zoned.kernel.open_files import others_have
-from zoned.kernel.root import sysroot
+from zoned.kernel.open_files import links_to, open_behind, others_have
+from zoned.kernel.root import Root, sysroot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +50,43 @@ def test_file_of_another_process(tmp_path: Path, *, mapped: bool) -> None:
         process.communicate(b"\n")
     assert not others_have(root, "/memfd:zoned-test", None)
     os.close(file)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_file_of_another_process_is_borrowed(*, mapped: bool) -> None:
+    file = os.memfd_create("zoned-test")
+    os.truncate(file, 4096)
+    inode = os.fstat(file).st_ino
+    command = [sys.executable, "-c", HOLDER.format(file=file, mapped=mapped)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, pass_fds=[file], **pipes) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        os.pwrite(file, b"it", 0)
+        os.close(file)
+        look = (Root(), "/memfd:zoned-test", {inode, 1})
+        assert links_to(*look, [os.getpid()]) == {}
+        links = links_to(*look, [os.getpid(), process.pid])
+        assert list(links) == [inode]
+        try:
+            assert open_behind(Root(), links[inode], inode + 1) is None
+            borrowed = open_behind(Root(), links[inode], inode)
+        except MachineError as error:
+            pytest.skip(str(error))
+        finally:
+            process.communicate(b"\n")
+    assert borrowed is not None
+    assert os.pread(borrowed, 2, 0) == b"it"
+    os.close(borrowed)
+    assert open_behind(Root(), links[inode], inode) is None
+
+
+def test_what_is_no_file_is_not_opened() -> None:
+    read, write_end = os.pipe()
+    link = Root().proc / f"self/fd/{read}"
+    assert open_behind(Root(), link, os.fstat(read).st_ino) is None
+    os.close(read)
+    os.close(write_end)
 
 
 def test_look_that_is_forbidden(tmp_path: Path) -> None:

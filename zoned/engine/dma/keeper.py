@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoned.engine.blocks.hands import Direct
 from zoned.engine.dma.holders import HOLDERS
+from zoned.engine.dma.lent import moved_pages
 from zoned.engine.dma.lowmem import put_back
 from zoned.engine.dma.reserve import boot_hint, release
 from zoned.engine.dma.sight import find_device, look
@@ -83,6 +84,8 @@ class DmaKeeper:
         """the last that was begun about each reservation"""
         self._reports: tuple[Report, ...] = ()
         self._faults: dict[str, list[str]] = {}
+        self._moved: dict[int, str] = {}
+        """buffers whose memory has moved: nothing can put them right"""
 
     def look(self) -> None:
         """Look at the devices; start a job for each reservation that something is to be done about
@@ -127,7 +130,7 @@ class DmaKeeper:
         machine.policy = replace(machine.policy, dma=dma)
         for name in machine.manual.all:
             machine.manual.drop(name)
-        self._reports, self._faults, left = (), {}, []
+        self._reports, self._faults, self._moved, left = (), {}, {}, []
         for name in list(self._held):
             try:
                 release(machine, Direct(), name)
@@ -162,6 +165,9 @@ class DmaKeeper:
                     subject=f"reservation {name}",
                     message="; ".join(faults),
                 )
+        for number, told in self._moved.items():
+            if number in self._machine.ledger.touched.leases:
+                yield Alert(code=AlertCode.BUFFER_MOVED, subject=f"lease {number}", message=told)
 
     def check(self) -> list[Alert]:
         """Look at everything, start nothing, and return what is missing or broken now.
@@ -170,6 +176,7 @@ class DmaKeeper:
         """
         self._reports = look(self._machine)
         self._find_faults()
+        self._moved = moved_pages(self._machine)
         return list(self.alerts())
 
     @property
@@ -203,6 +210,8 @@ class DmaKeeper:
         for name, what in found.items():
             if not self._is_busy(name):
                 self._try(name, what, should.get(name))
+        # Last, as nothing waits for it.
+        self._moved = moved_pages(self._machine)
 
     def _undone(self, reports: Iterable[Report]) -> Iterator[Report]:
         """Yield those of whom something is missing that no job works on: each block that a job

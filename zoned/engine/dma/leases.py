@@ -85,7 +85,7 @@ class LeaseBook:
         """leases whose memory is on its way out, so that it cannot be taken back yet"""
         self._last = 0
         self._inodes: dict[int, int] = {}
-        """of the files that were lent since this began"""
+        """of the files of leases that may not be on record with theirs"""
         self._missed: dict[int, int] = {}
         """lease -> how often its memory had not come back"""
         self._lost: set[int] = set()
@@ -186,13 +186,14 @@ class LeaseBook:
             if dmabuf:
                 source.refuse_export()
             offsets = source.offsets(lease)
+            file = source.lend(lease)
+            inode = self._inodes[lease.number] = _inode_of(file)
             handed = Handed(
-                lease=replace(lease, ending=False),
-                file=source.lend(lease),
+                lease=replace(lease, ending=False, inode=inode),
+                file=file,
                 offsets=offsets,
                 granule=source.granule,
             )
-            self._inodes[lease.number] = _inode_of(handed.file)
             return self._exported(handed) if dmabuf else handed
         except ZonedError:
             self._over(lease.number)
@@ -269,7 +270,8 @@ class LeaseBook:
     def _is_lost(self, source: Source, lease: Lease) -> bool:
         # What was closed this moment is not free at once.
         missed = self._missed[lease.number] = self._missed.get(lease.number, 0) + 1
-        if missed < _PATIENCE or not source.lost(lease, self._inodes.get(lease.number)):
+        inode = self._inodes.get(lease.number, lease.inode)
+        if missed < _PATIENCE or not source.lost(lease, inode):
             return False
         _log.warning(
             "lease %d is over, but the kernel gave its memory to others or moved it", lease.number

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zoned.model.dma.held import Held, Lease
 
 
-_FILE = "/memfd:zoned"
+FILE = "/memfd:zoned"
 """as the kernel shows the files that a `HugePool` lends"""
 
 
@@ -166,7 +166,7 @@ class HugeSource:
             )
 
     def lost(self, lease: Lease, inode: int | None) -> bool:
-        return not others_have(self._machine.root, _FILE, inode)
+        return not others_have(self._machine.root, FILE, inode)
 
 
 def source_of(machine: Machine, held: Held) -> Source:

@@ -59,6 +59,8 @@ class Lease:
     """physical addresses, in the order in which they follow each other in the buffer"""
     ending: bool = False
     """given back, but its memory is not free yet"""
+    inode: int | None = None
+    """of its file, once the program can have it"""
 
 
 def dma_owner(name: str) -> str:

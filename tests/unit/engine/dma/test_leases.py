@@ -86,7 +86,8 @@ def test_what_is_on_its_way_out_is_not_taken_back(desk: Desk, huge: FakeHuge) ->
     handed = desk.book.hand_out(lease)
     assert desk.settle() == ()
     desk.book.confirm(handed)
-    assert desk.book.all == (replace(lease, ending=False),)
+    assert desk.book.all == (handed.lease,)
+    assert not handed.lease.ending
     assert desk.settle() == ()
     desk.book.end(lease.number)
     huge.files[-1].let_go()

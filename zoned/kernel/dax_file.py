@@ -2,7 +2,7 @@
 """Device-dax regions as files that programs map: opened, wiped, and who still has one.
 
 Sources: Documentation/ABI/testing/sysfs-bus-dax (align), drivers/dax/device.c (a mapping has to be
-shared and a multiple of the alignment), proc_pid_maps(5), proc_pid_fd(5); fs/char_dev.c: each open
+shared and a multiple of the alignment), fs/char_dev.c: each open
 file of a device holds the module that drives it.
 """
 
@@ -13,9 +13,9 @@ import mmap
 import os
 from typing import TYPE_CHECKING
 
-from zoned.errors import KernelRefused, MachineError
-from zoned.kernel.process import all_pids
-from zoned.kernel.root import read_int, read_text
+from zoned.errors import KernelRefused
+from zoned.kernel.holdings import mapped_files, open_files, pids_meanwhile
+from zoned.kernel.root import read_int
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,11 +67,9 @@ def mapped_parts(root: Root, name: str) -> tuple[tuple[int, int], ...]:
     path = root.dev / name
     identity = _identity(path)
     found = []
-    for pid in all_pids(root):
-        # Not splitlines: a path may hold any of the other characters that end a line.
-        for line in (read_text(root.proc / str(pid) / "maps") or "").split("\n"):
-            words = line.split(None, 5)
-            if len(words) == 6 and (words[5] == str(path) or tuple(words[3:5]) == identity):
+    for pid in pids_meanwhile(root):
+        for _, words in mapped_files(root, pid):
+            if words[5] == str(path) or tuple(words[3:5]) == identity:
                 start, _, end = words[0].partition("-")
                 found.append((int(words[2], 16), int(end, 16) - int(start, 16)))
     return tuple(found)
@@ -88,20 +86,17 @@ def open_anywhere(root: Root, name: str) -> bool:
     if users is not None:
         return users > 0
     return bool(mapped_parts(root, name)) or any(
-        target == str(root.dev / name) for pid in all_pids(root) for target in _open(root, pid)
+        target == str(root.dev / name)
+        for pid in pids_meanwhile(root)
+        for target in _open(root, pid)
     )
 
 
 def _open(root: Root, pid: int) -> Iterator[str]:
     """Yield what a process has open, but for what it closes meanwhile."""
-    try:
-        for link in (root.proc / str(pid) / "fd").iterdir():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                yield str(link.readlink())
-    except (FileNotFoundError, ProcessLookupError):
-        return
-    except OSError as error:
-        raise MachineError(f"cannot see what process {pid} has open: {error.strerror}") from error
+    for link in open_files(root, pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield str(link.readlink())
 
 
 def _identity(path: Path) -> tuple[str, str] | None:

@@ -14,8 +14,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from zoned.errors import MachineError
-from zoned.kernel.process import all_pids
-from zoned.kernel.root import read_text
+from zoned.kernel.holdings import mapped_files, open_files, pids_meanwhile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -32,7 +31,7 @@ def others_have(root: Root, name: str, inode: int | None) -> bool:
     """
     return any(
         shown.startswith(name) and inode in {None, number}
-        for pid in all_pids(root)
+        for pid in pids_meanwhile(root)
         if pid != os.getpid()
         for shown, number, _ in _had(root, pid)
     )
@@ -82,26 +81,18 @@ def _had(root: Root, pid: int) -> Iterator[tuple[str, int, Path]]:
 
 
 def _mapped(root: Root, pid: int) -> Iterator[tuple[str, int, Path]]:
-    # Not splitlines: a path may hold any of the other characters that end a line.
-    for line in (read_text(root.proc / str(pid) / "maps") or "").split("\n"):
-        words = line.split(None, 5)
-        if len(words) == 6:
-            # Links have no zeroes in front, maps may.
-            start, _, end = words[0].partition("-")
-            place = f"{int(start, 16):x}-{int(end, 16):x}"
-            yield words[5], int(words[4]), root.proc / str(pid) / "map_files" / place
+    for folder, words in mapped_files(root, pid):
+        # Links have no zeroes in front, maps may.
+        start, _, end = words[0].partition("-")
+        link = folder / "map_files" / f"{int(start, 16):x}-{int(end, 16):x}"
+        yield words[5], int(words[4]), link
 
 
 def _open(root: Root, pid: int) -> Iterator[tuple[str, int, Path]]:
     """Yield what a process has open, but for what it closes meanwhile."""
-    try:
-        for link in (root.proc / str(pid) / "fd").iterdir():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                yield str(link.readlink()), _inode(link), link
-    except (FileNotFoundError, ProcessLookupError):
-        return
-    except OSError as error:
-        raise MachineError(f"cannot see what process {pid} has open: {error.strerror}") from error
+    for link in open_files(root, pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield str(link.readlink()), _inode(link), link
 
 
 def _inode(link: Path) -> int:

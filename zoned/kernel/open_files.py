@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who has a file open or mapped. Sources: proc_pid_fd(5), proc_pid_maps(5),
-proc_pid_map_files(5).
+"""Who has a file open or mapped.
 
-A descriptor that lies in a socket, on its way to somebody, is not seen.
+Sources: proc_pid_fd(5), proc_pid_maps(5), proc_pid_map_files(5), unix(7) (SCM_RIGHTS); net/unix/
+af_unix.c (unix_show_fdinfo, since Linux 5.6).
+
+A descriptor that lies in a socket, on its way to somebody, is not seen; only that some lie there.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from zoned.errors import MachineError
 from zoned.kernel.holdings import mapped_files, open_files, pids_meanwhile
+from zoned.kernel.root import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -35,6 +38,31 @@ def others_have(root: Root, name: str, inode: int | None) -> bool:
         if pid != os.getpid()
         for shown, number, _ in _had(root, pid)
     )
+
+
+def others_are_sent_some(root: Root) -> bool:
+    """Return whether descriptors, of whatever files, lie in a socket of any process but this one.
+
+    Kernels before 5.6 do not tell: False. Raises MachineError where they forbid the look.
+    """
+    return any(
+        _sent(link)
+        for pid in pids_meanwhile(root)
+        if pid != os.getpid()
+        for link in open_files(root, pid)
+    )
+
+
+def _sent(link: Path) -> int:
+    """Return how many descriptors lie in what is open behind a link in /proc."""
+    try:
+        if not str(link.readlink()).startswith("socket:"):
+            return 0
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    text = read_text(link.parent.parent / "fdinfo" / link.name) or ""
+    lines = (line.partition(":") for line in text.splitlines())
+    return next((int(value) for key, _, value in lines if key == "scm_fds"), 0)
 
 
 def links_to(

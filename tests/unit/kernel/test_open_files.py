@@ -6,17 +6,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.unit.fake_sys import write
 from zoned.errors import MachineError
-from zoned.kernel.open_files import links_to, open_behind, others_have
+from zoned.kernel.open_files import links_to, open_behind, others_are_sent_some, others_have
 from zoned.kernel.root import Root, sysroot
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 HOLDER = """
 import mmap, os
@@ -79,6 +80,40 @@ def test_file_of_another_process_is_borrowed(*, mapped: bool) -> None:
     assert os.pread(borrowed, 2, 0) == b"it"
     os.close(borrowed)
     assert open_behind(Root(), links[inode], inode) is None
+
+
+SENT = """
+import os, socket
+ours, theirs = socket.socketpair()
+socket.send_fds(ours, [b"x"], [{file}])
+os.close({file})
+print("ready", flush=True)
+input()
+"""
+
+
+def test_file_on_its_way_through_a_socket(tmp_path: Path) -> None:
+    root = sysroot(tmp_path)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / f"proc/{os.getpid()}").symlink_to(f"/proc/{os.getpid()}")
+    file = os.memfd_create("zoned-test")
+    command = [sys.executable, "-c", SENT.format(file=file)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, pass_fds=[file], **pipes) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        assert not others_are_sent_some(root)
+        (tmp_path / f"proc/{process.pid}").symlink_to(f"/proc/{process.pid}")
+        told = any("scm_fds:" in (each).read_text() for each in fdinfo(process.pid))
+        assert others_are_sent_some(root) is told
+        assert not others_have(root, "/memfd:zoned-test", None)
+        process.communicate(b"\n")
+    assert not others_are_sent_some(root)
+    os.close(file)
+
+
+def fdinfo(pid: int) -> Iterator[Path]:
+    return Path(f"/proc/{pid}/fdinfo").iterdir()
 
 
 def test_what_is_no_file_is_not_opened() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from zoned.errors import KernelOnly, MachineError, PoolBusy, Unsupported
 from zoned.kernel.dax import find_dax
 from zoned.kernel.dax_file import alignment, mapped_parts, open_anywhere, open_region, wipe
-from zoned.kernel.open_files import others_have
+from zoned.kernel.open_files import others_are_sent_some, others_have
 from zoned.kernel.udmabuf import moves_to_pin
 from zoned.model.dma.offer import Span, without
 from zoned.model.dma.rung import Rung
@@ -166,7 +166,8 @@ class HugeSource:
             )
 
     def lost(self, lease: Lease, inode: int | None) -> bool:
-        return not others_have(self._machine.root, FILE, inode)
+        root = self._machine.root
+        return not others_have(root, FILE, inode) and not others_are_sent_some(root)
 
 
 def source_of(machine: Machine, held: Held) -> Source:

@@ -225,6 +225,7 @@ def test_reservation_that_does_not_stand(desk: Desk) -> None:
         desk.begin(1)
 
 
+@pytest.mark.parametrize("sent", [False, True])
 @pytest.mark.parametrize("anybody", [False, True])
 def test_memory_that_cannot_come_back(
     desk: Desk,
@@ -233,6 +234,7 @@ def test_memory_that_cannot_come_back(
     caplog: pytest.LogCaptureFixture,
     *,
     anybody: bool,
+    sent: bool,
 ) -> None:
     """The kernel moved it while the program had it."""
     asked = []
@@ -242,12 +244,14 @@ def test_memory_that_cannot_come_back(
         return anybody
 
     monkeypatch.setattr(sources_module, "others_have", others_have)
+    monkeypatch.setattr(sources_module, "others_are_sent_some", lambda _: sent)
     lease = desk.alloc(1)
     desk.book.end(lease.number)
     for _ in range(5):
         assert desk.settle() == ()
     assert asked == []
-    assert desk.settle() == (() if anybody else (lease.number,))
+    stays = anybody or sent
+    assert desk.settle() == (() if stays else (lease.number,))
     assert asked == [("/memfd:zoned", 70 + len(huge.files) - 1)]
-    assert ("moved it" in caplog.text) is not anybody
-    assert desk.freed == ({} if anybody else {lease.reservation: True})
+    assert ("moved it" in caplog.text) is not stays
+    assert desk.freed == ({} if stays else {lease.reservation: True})

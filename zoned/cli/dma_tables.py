@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zoned.cli.output import Row, Table, columns
 from zoned.model.dma.allot import DmaState, reach
-from zoned.model.dma.boot_line import AFTERWARDS, boot_words
+from zoned.model.dma.boot_line import afterwards, boot_words
 from zoned.model.dma.device import Iommu
 from zoned.model.dma.limit import LimitSource, mask_text
 from zoned.units import format_size
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoned.model.dma.device import Device
     from zoned.model.dma.ladder import Step
     from zoned.model.dma.limit import Limit
+    from zoned.model.dma.offer import Span
     from zoned.model.dma.wish import Wish
 
 _DEVICE_KEYS = (
@@ -69,9 +70,7 @@ def reports_table(found: Sequence[Report]) -> Table:
 def reports_notes(found: Sequence[Report]) -> list[str]:
     """Return what a line has no room for: troubles, and words for the kernel's command line."""
     notes = list(dict.fromkeys(_troubles(found)))
-    words = dict.fromkeys(word for each in found if (word := _words(each)))
-    if words:
-        notes += _at_next_boot(" ".join(words))
+    notes += _at_next_boot(found)
     return ["", *notes] if notes else []
 
 
@@ -97,8 +96,7 @@ def explained_notes(report: Report) -> list[str]:
             f"promised: {rung.promises}",
             f"not promised: {rung.cannot_promise}",
         ]
-    if words := _words(report):
-        notes += _at_next_boot(words)
+    notes += _at_next_boot([report])
     if report.verdict is None:
         notes.append("nothing is wanted for it; --size tells what could be had")
     return ["", *notes]
@@ -217,12 +215,23 @@ def _troubles(found: Sequence[Report]) -> Iterator[str]:
 
 
 def _words(report: Report) -> str | None:
+    span = _at_boot(report)
+    return None if span is None else boot_words(span)
+
+
+def _at_boot(report: Report) -> Span | None:
     step = None if report.verdict is None else report.verdict.step
-    return None if step is None or step.span is None else boot_words(step.span)
+    return None if step is None or report.holding is not None else step.span
 
 
-def _at_next_boot(words: str) -> list[str]:
-    return [f"add to the kernel's command line: {words}", f"and once after that boot: {AFTERWARDS}"]
+def _at_next_boot(found: Sequence[Report]) -> list[str]:
+    """Return what to do for all of these together."""
+    spans = list(dict.fromkeys(span for each in found if (span := _at_boot(each)) is not None))
+    if not spans:
+        return []
+    words = " ".join(map(boot_words, spans))
+    then = [f"and once after that boot: {afterwards(span)}" for span in spans]
+    return [f"add to the kernel's command line: {words}", *then]
 
 
 def _facts(report: Report) -> Iterator[Row]:

@@ -14,9 +14,21 @@ from zoned.kernel.iomem import read_iomem
 from zoned.model.dma.offer import Span
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zoned.kernel.iomem import Resource
     from zoned.kernel.root import Root
 
 _NAMES = ("Persistent Memory", "Persistent Memory (legacy)")
+
+
+def pmem_of(resources: Iterable[Resource]) -> tuple[Span, ...]:
+    """Return all ranges, whoever has them."""
+    return tuple(
+        Span(each.start, each.end - each.start + 1)
+        for each in resources
+        if each.name in _NAMES and not each.above
+    )
 
 
 def read_idle_pmem(root: Root) -> tuple[Span, ...]:
@@ -27,9 +39,7 @@ def read_idle_pmem(root: Root) -> tuple[Span, ...]:
     resources = read_iomem(root) or ()
     used = {each.start for each in resources if each.above[:1] and each.above[0] in _NAMES}
     return tuple(
-        Span(each.start, each.end - each.start + 1)
-        for each in resources
-        if each.name in _NAMES
-        and not each.above
-        and not any(each.start <= start <= each.end for start in used)
+        span
+        for span in pmem_of(resources)
+        if not any(span.start <= start < span.end for start in used)
     )

@@ -15,7 +15,9 @@ from tests.unit.fake_devices import EDU, add_device
 from tests.unit.fake_sys import MEMORY, NODES, add_block, add_node, write
 from zoned.cli.dma_tables import reports_notes
 from zoned.model.dma.allot import DmaState, Report, Verdict
+from zoned.model.dma.boot_line import afterwards
 from zoned.model.dma.limit import Limit
+from zoned.model.dma.offer import Span
 from zoned.policy import files
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from tests.unit.cli.conftest import Ran
 
 PAGE, MIB = 4096, 1 << 20
+THEN = afterwards(Span(1968 * MIB, 80 * MIB))
+MORE = Span(1872 * MIB, 80 * MIB)
 IOMEM = """\
 00001000-0009ffff : System RAM
 00100000-7fffffff : System RAM
@@ -125,12 +129,12 @@ def test_table(dma: Callable[..., str]) -> None:
 
 
 def test_command_line_stands_below_the_table(dma: Callable[..., str]) -> None:
-    assert dma("list").endswith("""
+    assert dma("list").endswith(f"""
 0000:00:05.0  8086:1229  -           -  none         -        -               -                  \
    -         -  -               -
 
 add to the kernel's command line: memmap=80M!1968M
-and once after that boot: ndctl create-namespace -f -e namespace0.0 -m devdax -M mem
+and once after that boot: {THEN}
 """)
 
 
@@ -212,13 +216,13 @@ def test_troubles_are_told_below(dma: Callable[..., str], folder: Path) -> None:
 """
     write(folder, {"config/zones.d/60.yaml": more})
     text = dma("list")
-    assert text.endswith("""
+    assert text.endswith(f"""
 
 0000:00:02.0: no rung that may be tried holds
 0000:00:05.0: [too-little-below] 4096MiB are wanted below 31 bits, and 2047MiB of memory lie there (ask for less)
 held: [limit-unknown] held is to be held while no such device is there, and has no limit (give `limit` in the reservation, or a quirk)
 add to the kernel's command line: memmap=80M!1968M
-and once after that boot: ndctl create-namespace -f -e namespace0.0 -m devdax -M mem
+and once after that boot: {THEN}
 """)  # noqa: E501
 
 
@@ -240,7 +244,9 @@ def test_several_command_lines_are_one(dma: Callable[..., str], folder: Path) ->
     more: {match: {id: 8086:1229}, size: 64MiB, limit: 31, rungs: pending-reboot}
 """
     write(folder, {"config/zones.d/60.yaml": more})
-    assert "command line: memmap=80M!1968M memmap=80M!1888M\n" in dma("list")
+    text = dma("list")
+    assert "command line: memmap=80M!1968M memmap=80M!1872M\n" in text
+    assert text.endswith(f"after that boot: {THEN}\nand once after that boot: {afterwards(MORE)}\n")
 
 
 def test_explain(dma: Callable[..., str], folder: Path) -> None:
@@ -272,12 +278,12 @@ cma             no          the policy does not allow it
 """
     )
     assert text.endswith(
-        """
+        f"""
 promised: Nothing before the next boot; after it, what `devdax` does.
 not promised: That the words fit after the machine's memory, firmware or initial ramdisk has \
 changed.
 add to the kernel's command line: memmap=80M!1968M
-and once after that boot: ndctl create-namespace -f -e namespace0.0 -m devdax -M mem
+and once after that boot: {THEN}
 """
     )
     told = json.loads(dma("explain", "0000:00:03.0", "-o", "json"))

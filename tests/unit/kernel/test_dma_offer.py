@@ -72,6 +72,7 @@ def test_everything(tmp_path: Path) -> None:
     assert [(each.name, each.mode, each.ranges) for each in found.regions] == [
         ("dax0.0", DaxMode.DEVDAX, ((0x41000000, 624 * MIB),))
     ]
+    assert found.pmem == (Span(GIB, 640 * MIB),)
     assert found.zones is not None
     assert found.block_size == BLOCK
     assert [each.block.id for each in found.low_blocks] == [0, 1, 31]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from zoned.engine.dma.holders import HOLDERS
 from zoned.errors import NoRung, PendingReboot, ReservationInUse, RungFails, ZonedError
-from zoned.model.dma.boot_line import AFTERWARDS, boot_words
+from zoned.model.dma.boot_line import afterwards, boot_words
 from zoned.model.dma.held import Held
 from zoned.model.dma.rung import Rung
 from zoned.units import format_size
@@ -80,8 +80,8 @@ def boot_hint(step: Step | None) -> str:
     """Return what to do for a rung that holds at the next boot only; nothing for others."""
     if step is None or step.span is None:
         return ""
-    words = boot_words(step.span)
-    return f"add to the kernel's command line: {words}; and once after that boot: {AFTERWARDS}"
+    words, then = boot_words(step.span), afterwards(step.span)
+    return f"add to the kernel's command line: {words}; and once after that boot: {then}"
 
 
 def _climb(machine: Machine, hands: Hands, wanted: Wanted) -> Held:

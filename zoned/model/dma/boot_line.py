@@ -2,7 +2,9 @@
 """Words for the kernel's command line that set low memory aside at the next boot.
 
 Sources: Documentation/admin-guide/kernel-parameters.txt (`memmap=nn[KMG]!ss[KMG]`, on x86: the
-range becomes persistent memory, which ndctl-create-namespace(1) makes a device-dax region of).
+range becomes persistent memory, which ndctl-create-namespace(1) makes a device-dax region of);
+arch/x86/kernel/e820.c (e820__update_table: ranges that touch become one), drivers/nvdimm/e820.c
+(each range becomes a region, of one namespace), drivers/nvdimm/region_devs.c (resource_show).
 """
 
 from __future__ import annotations
@@ -25,21 +27,19 @@ KEPT = 256 << 20
 """What is left of the memory below 4 GiB: for bounce buffers and other devices, and to boot."""
 _LOW = bits_mask(32)
 
-AFTERWARDS = "ndctl create-namespace -f -e namespace0.0 -m devdax -M mem"
-"""What makes a device-dax region of it, once; the number is that of the namespace."""
-
 
 def boot_span(mask: int, size: int, offer: Offer) -> Span | str:
     """Return what to set aside so that `size` bytes lie where a device reaches, or why nothing can
     be. Needs `offer.ram`.
 
     The highest place that fits, as boot loaders and kernels lay themselves low; clear of what they
-    have now, and of what is pending for others.
+    have now. It touches nothing that is pending for others, nor what was set aside before: the
+    kernel would make one region of the two, and find no namespace at the second one's beginning.
     """
     if offer.x86 is False:
         return "only kernels for x86 take memmap= on their command line"
     ram = offer.ram or ()
-    free = without(ram, (*offer.claimed, *offer.pending))
+    free = without(ram, (*offer.claimed, *map(_around, (*offer.pending, *offer.pmem))))
     wanted = -(-size // ALIGNED) * ALIGNED + ALIGNED
     places = [base for span in free if (base := _highest(span, mask, wanted)) is not None]
     if not places:
@@ -57,6 +57,19 @@ def boot_span(mask: int, size: int, offer: Offer) -> Span | str:
 def boot_words(span: Span) -> str:
     """Return the words for a span, e.g. ``memmap=2064M!1008M``."""
     return f"memmap={span.size >> 20}M!{span.start >> 20}M"
+
+
+def afterwards(span: Span) -> str:
+    """Return the shell command that makes a device-dax region of a span, once, after that boot.
+
+    Regions are numbered as they are found, so it looks for the one that begins there.
+    """
+    region = f"grep -lx {span.start:#x} /sys/bus/nd/devices/region*/resource"
+    return f"ndctl create-namespace -f -m devdax -M mem -e namespace$({region} | tr -dc 0-9).0"
+
+
+def _around(span: Span) -> Span:
+    return Span(span.start - ALIGNED, span.size + 2 * ALIGNED)
 
 
 def _highest(span: Span, mask: int, wanted: int) -> int | None:

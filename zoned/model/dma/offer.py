@@ -90,6 +90,8 @@ class Offer:
     """system memory that was there at boot; only root may know"""
     claimed: tuple[Span, ...] = ()
     """what in it the kernel or the boot loader has, as far as that is known"""
+    pmem: tuple[Span, ...] = ()
+    """what is persistent memory, or was set aside to be taken for some"""
     x86: bool | None = None
     """whether the kernel takes `memmap=` on its command line"""
     regions: tuple[DaxDevice, ...] = ()

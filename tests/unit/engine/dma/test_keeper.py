@@ -177,7 +177,8 @@ def test_the_next_boot_is_told_where_only_that_helps(scene: Scene) -> None:
     assert scene.alerts == {
         f"reservation {NAME}": "[reservation-missing] add to the kernel: memmap=80M!1968M (add to"
         " the kernel's command line: memmap=80M!1968M; and once after that boot: ndctl"
-        " create-namespace -f -e namespace0.0 -m devdax -M mem)"
+        " create-namespace -f -m devdax -M mem -e namespace$(grep -lx 0x7b000000"
+        " /sys/bus/nd/devices/region*/resource | tr -dc 0-9).0)"
     }
     assert (scene.held, scene.memory.ratio) == ({}, RATIO)
 

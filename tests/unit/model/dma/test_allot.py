@@ -194,7 +194,7 @@ def test_command_lines_for_several_do_not_overlap() -> None:
     assert [each.state for each in found] == [DmaState.PENDING_REBOOT] * 2
     assert [each.why for each in found] == [
         "add to the kernel: memmap=272M!1776M",
-        "add to the kernel: memmap=272M!1504M",
+        "add to the kernel: memmap=272M!1488M",
     ]
 
 

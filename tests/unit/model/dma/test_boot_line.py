@@ -5,16 +5,22 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import subprocess
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.fake_sys import write
 from tests.unit.model.dma.offers import GIB, MIB, SMALL, step
-from zoned.model.dma.boot_line import ALIGNED, FIRST, KEPT, boot_span, boot_words
+from zoned.model.dma.boot_line import ALIGNED, FIRST, KEPT, afterwards, boot_span, boot_words
 from zoned.model.dma.limit import bits_mask
 from zoned.model.dma.offer import Offer, Span, without
 from zoned.model.dma.rung import Rung
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def words(offer: Offer, size: int, bits: int) -> str:
@@ -39,6 +45,29 @@ def test_command_line_keeps_clear_of_what_the_kernel_has() -> None:
     offer = dataclasses.replace(offer, pending=(Span(448 * MIB, 1040 * MIB),))
     assert words(offer, 256 * MIB, 31) == "memmap=272M!1776M"
     assert words(offer, 512 * MIB, 31).startswith("no 528MiB in one piece lie between 16MiB and")
+
+
+@pytest.mark.parametrize("what", ["pending", "pmem"])
+def test_command_line_touches_no_other_region(what: str) -> None:
+    """Two that touch would be one region, which begins where the lower one does."""
+    other: dict[str, Any] = {what: (Span(1776 * MIB, 272 * MIB),)}
+    offer = dataclasses.replace(SMALL, **other)
+    assert words(offer, 256 * MIB, 31) == "memmap=272M!1488M"
+    above = dataclasses.replace(offer, ram=(Span(GIB, GIB // 4), Span(2 * GIB, 272 * MIB)))
+    assert words(above, 256 * MIB, 32).startswith("no 272MiB in one piece")
+
+
+def test_command_that_makes_a_region_finds_it_by_its_address(tmp_path: Path) -> None:
+    regions = {"region0": 0x3F0000000, "region12": 0x3F000000, "region3": 0x13F000000}
+    for name, start in regions.items():
+        write(tmp_path, {f"{name}/resource": f"{start:#x}\n"})
+    command = afterwards(Span(0x3F000000, GIB)).replace("/sys/bus/nd/devices", ".")
+    assert "./region*/resource" in command
+    command = command.replace("ndctl", "echo", 1)
+    found = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, check=True, text=True
+    )
+    assert found.stdout == "create-namespace -f -m devdax -M mem -e namespace12.0\n"
 
 
 @pytest.mark.parametrize(

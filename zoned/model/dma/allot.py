@@ -143,24 +143,22 @@ def reports(
         # What one has itself is there for it once more.
         others = [each for each in held.values() if each.name != name]
         there = less_held(offer, others) if name in held else left
+        there = dataclasses.replace(there, pending=left.pending)
         verdict = _climbed([cases[index] for index in group], there)
         for index in group:
             verdicts[index] = verdict
         if name not in held:
             left = _less(left, verdict)
+        elif not _stands(held[name], verdict):
+            left = _less_at_boot(left, verdict)
     return tuple(
         _report(case, verdict, held) for case, verdict in zip(cases, verdicts, strict=True)
     )
 
 
 def _report(case: _Case, verdict: Verdict | None, held: Mapping[str, Held]) -> Report:
-    mine, need = held.get(case.name), None if verdict is None else verdict.need
-    stands = (
-        mine is not None
-        and mine.standing
-        and need is not None
-        and fits(mine, size=need.size, mask=need.mask, rungs=need.rungs)
-    )
+    mine = held.get(case.name)
+    stands = mine is not None and _stands(mine, verdict)
     return Report(
         device=case.device,
         limit=case.limit,
@@ -169,6 +167,16 @@ def _report(case: _Case, verdict: Verdict | None, held: Mapping[str, Held]) -> R
         name=case.name,
         reserved=mine.size if mine is not None and stands else 0,
         holding=mine.rung if mine is not None and stands else None,
+    )
+
+
+def _stands(held: Held, verdict: Verdict | None) -> bool:
+    """Return whether what is held is what is wanted."""
+    need = None if verdict is None else verdict.need
+    return (
+        held.standing
+        and need is not None
+        and fits(held, size=need.size, mask=need.mask, rungs=need.rungs)
     )
 
 
@@ -338,6 +346,14 @@ def _less(offer: Offer, verdict: Verdict) -> Offer:
     if step is None:
         return offer
     if step.span is not None:
-        return dataclasses.replace(offer, pending=(*offer.pending, step.span))
+        return _less_at_boot(offer, verdict)
     taken = {**offer.taken, step.key: offer.taken.get(step.key, 0) + step.takes}
     return dataclasses.replace(offer, taken=taken)
+
+
+def _less_at_boot(offer: Offer, verdict: Verdict) -> Offer:
+    """Return the offer without what somebody is to get at the next boot."""
+    span = None if verdict.step is None else verdict.step.span
+    if span is None:
+        return offer
+    return dataclasses.replace(offer, pending=(*offer.pending, span))

@@ -137,3 +137,27 @@ def test_what_is_refused_by_the_machine_tells_what_was_needed() -> None:
     assert found.verdict is not None
     assert found.verdict.need is not None
     assert (found.verdict.need.size, found.verdict.need.mask) == (8 * GIB, bits_mask(31))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_command_lines_do_not_overlap_where_less_is_held(*, first: bool) -> None:
+    """What stands is too small by now, and more is to be had at the next boot only."""
+    rungs = (Rung.LOWMEM, Rung.PENDING_REBOOT)
+    more = wish(size=GIB + GIB // 4, rungs=rungs, priority=9 if first else 1)
+    other = wish("x", "other", rungs=(Rung.PENDING_REBOOT,), priority=5)
+    small = dataclasses.replace(SMALL, zones=())
+    found = seen([card(1), card(2, "other")], more, other, has=[held()], offer=small)
+    steps = [each.verdict.step for each in found if each.verdict is not None]
+    spans = sorted(each.span for each in steps if each is not None and each.span is not None)
+    assert len(spans) == 2
+    assert spans[0].end < spans[1].start
+
+
+def test_what_stands_keeps_nobody_from_the_next_boot() -> None:
+    alone = wish("x", "other", rungs=(Rung.PENDING_REBOOT,))
+    (without,) = seen([card(2, "other")], alone)
+    mine = wish(rungs=(Rung.LOWMEM, Rung.PENDING_REBOOT), priority=9)
+    small = dataclasses.replace(SMALL, zones=())
+    there, other = seen([card(1), card(2, "other")], mine, alone, has=[held()], offer=small)
+    assert there.state is DmaState.RESERVED
+    assert other.verdict == without.verdict

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.unit.model.dma.offers import SMALL
+from zoned.model.dma.allot import reports
 from zoned.model.dma.device import Bus, Device
 from zoned.model.dma.limit import device_limit
+from zoned.model.dma.rung import Rung
 from zoned.model.policy import SystemReserve
 from zoned.policy.load import load, load_text
 from zoned.policy.schema import (
@@ -101,6 +105,30 @@ def test_there_are_examples() -> None:
 def test_example(path: Path) -> None:
     policy = load_text(path.read_text(), path.name)
     assert policy.zones or policy.dma.wishes
+
+
+def test_example_for_devices_can_be_had_on_a_usual_machine() -> None:
+    """One with a hole below 4 GiB: for two such boards, one of them behind the broken bridge."""
+    dma = load_text((CONFIG / "examples/dma.yaml").read_text(), "dma.yaml").dma
+    wishes = tuple(
+        replace(each, rungs=(Rung.PENDING_REBOOT,)) for each in dma.wishes if each.name == "scsi"
+    )
+    devices = [
+        Device(
+            bus=Bus.PCI,
+            address=address,
+            path=f"/devices/{address}",
+            vendor=0x1234,
+            device=0x5678,
+            subsystem_vendor=0x1234,
+            subsystem_device=1,
+        )
+        for address in ("0000:3b:00.0", "0000:3c:00.0")
+    ]
+    policy = replace(dma, wishes=wishes)
+    found = reports(devices, policy, SMALL)
+    assert [each.rung for each in found] == [Rung.PENDING_REBOOT] * 2, found
+    assert [each.limit.mask for each in found] == [0x3FFFFFFF, 0x7FFFFFFF]
 
 
 def test_examples_show_every_key() -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zoned.kernel.cgroup.protocol import CgroupDriver, UnitDriver
     from zoned.kernel.own_policy import OwnMemory
     from zoned.kernel.root import Root
+    from zoned.model.block import Outlook
     from zoned.model.topology import Topology
     from zoned.model.zone import Group
 
@@ -53,6 +54,8 @@ class Machine:
     """to change memory blocks"""
     pools: HugePools = field(default_factory=HugePools)
     """the huge pages of reservations that are in nobody's buffer"""
+    low_blocks: dict[str, tuple[Outlook, ...]] = field(default_factory=dict)
+    """reservation -> memory blocks as they were just seen, for the job that begins on it"""
     fence: FenceDriver | None = None
     own_memory: OwnMemory | None = None
     fence_changed: Callable[[], None] = lambda: None

@@ -43,12 +43,16 @@ def read_offer(root: Root, *, blocks: bool = True) -> Offer:
         ratio=read_ratio(root),
         areas=find_areas(root, sum(zone.cma for zone in zones or ())),
         block_size=block_size(root),
-        low_blocks=_low_blocks(root) if blocks else (),
+        low_blocks=read_low_blocks(root) if blocks else (),
         huge_sizes=_huge_sizes(root),
     )
 
 
-def _low_blocks(root: Root) -> tuple[Outlook, ...]:
+def read_low_blocks(root: Root) -> tuple[Outlook, ...]:
+    """Return the memory blocks below 4 GiB, by a look at each of their pages.
+
+    Raises MachineError for a file that cannot be read.
+    """
     low = (block for block in read_blocks(root) if block.start < _LOW_END)
     return tuple(outlooks(root, low))
 

@@ -20,6 +20,7 @@ from zoned.engine.dma.reserve import boot_hint, release
 from zoned.engine.dma.sight import find_device, look
 from zoned.engine.dma.wanted import What, to_do, unmet, wanted
 from zoned.errors import TryLater, ZonedError
+from zoned.kernel.dma_offer import read_low_blocks
 from zoned.model.alert import Alert, AlertCode
 from zoned.model.dma.allot import DmaState, Verdict
 from zoned.model.dma.held import dma_owner
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from zoned.engine.dma.wanted import Wanted
     from zoned.engine.machine import Machine
+    from zoned.model.block import Outlook
     from zoned.model.dma.allot import Report
     from zoned.model.dma.held import Held
     from zoned.model.dma.ladder import Need
@@ -194,11 +196,14 @@ class DmaKeeper:
 
     def _look(self) -> None:
         put_back(self._machine)
-        reports = look(self._machine, whole=False)
+        # Jobs that begin later than this look for themselves.
+        self._machine.low_blocks.clear()
+        reports, seen = look(self._machine, whole=False), None
         if not all(map(_is_told_without_pages, self._undone(reports))):
             # What can be had instead: that takes a look at the pages of memory blocks.
             devices = [each.device for each in reports if each.device is not None]
-            reports = look(self._machine, devices=devices)
+            seen = read_low_blocks(self._machine.root)
+            reports = look(self._machine, devices=devices, low_blocks=seen)
         self._reports = reports
         self._find_faults()
         found = self._to_do(self._reports)
@@ -209,7 +214,7 @@ class DmaKeeper:
         should = wanted(self._reports)
         for name, what in found.items():
             if not self._is_busy(name):
-                self._try(name, what, should.get(name))
+                self._try(name, what, should.get(name), seen)
         # Last, as nothing waits for it.
         self._moved = moved_pages(self._machine)
 
@@ -242,13 +247,21 @@ class DmaKeeper:
                 if faults:
                     self._faults[name] = faults
 
-    def _try(self, name: str, what: What, should: Wanted | None) -> None:
+    def _try(
+        self,
+        name: str,
+        what: What,
+        should: Wanted | None,
+        seen: tuple[Outlook, ...] | None,
+    ) -> None:
         for_whom = None if should is None else (should.need, should.devices)
         trial = _Tried(what=what, for_whom=for_whom, when=self._clock())
         last = self._tried.get(name)
         if last is not None and last.is_like(trial) and trial.when - last.when < AGAIN:
             return
         self._tried[name] = trial
+        if seen is not None:
+            self._machine.low_blocks[name] = seen
         try:
             if what is What.TAKE_DOWN:
                 self._jobs.start(JobKind.DMA_RELEASE, {"name": name, "unwanted": True})

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoned.engine.dma.wanted import wanted
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from zoned.engine.dma.manual import Manual
     from zoned.engine.dma.wanted import Wanted
     from zoned.engine.machine import Machine
+    from zoned.model.block import Outlook
     from zoned.model.dma.allot import Report
     from zoned.model.dma.device import Device
 
@@ -28,12 +30,13 @@ def look(
     devices: Sequence[Device] | None = None,
     more: Manual | None = None,
     whole: bool = True,
+    low_blocks: tuple[Outlook, ...] | None = None,
 ) -> tuple[Report, ...]:
     """Return how it stands with each device, see `reports`; none where nothing is wanted.
 
-    `devices` are those there are, where they were just read; `more` is wanted besides. Without
-    `whole` the pages of memory blocks are not looked at, so what rungs say of them is worth
-    nothing. Raises MachineError where the machine cannot be read.
+    `devices` are those there are, and `low_blocks` the memory blocks, where they were just read;
+    `more` is wanted besides. Without `whole` the pages of memory blocks are not looked at, so what
+    rungs say of them is worth nothing. Raises MachineError where the machine cannot be read.
     """
     instead = machine.manual.wishes
     if more is not None:
@@ -45,12 +48,18 @@ def look(
         devices = read_devices(machine.root)
     if not instead and not anything_wanted(devices, policy):
         return ()
-    return reports(devices, policy, read_offer(machine.root, blocks=whole), instead, held)
+    offer = read_offer(machine.root, blocks=whole and low_blocks is None)
+    if low_blocks is not None:
+        offer = replace(offer, low_blocks=low_blocks)
+    return reports(devices, policy, offer, instead, held)
 
 
 def look_for(machine: Machine, name: str) -> Wanted | None:
-    """Return what is wanted under a name, now; None where nothing is."""
-    return wanted(look(machine)).get(name)
+    """Return what is wanted under a name, now; None where nothing is.
+
+    The pages of memory blocks are not looked at again where whoever began this just did.
+    """
+    return wanted(look(machine, low_blocks=machine.low_blocks.pop(name, None))).get(name)
 
 
 def find_device(machine: Machine, address: str) -> Device:

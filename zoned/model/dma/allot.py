@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from zoned.errors import DmaContradiction, LimitUnknown, ZonedError
 from zoned.model.dma.device import Iommu
-from zoned.model.dma.ladder import Need, behind_iommu, chosen, climb
+from zoned.model.dma.ladder import Need, at_next_boot, behind_iommu, chosen, climb
 from zoned.model.dma.limit import Limit, device_limit, mask_text
 from zoned.model.dma.rung import Rung
 from zoned.model.dma.standing import first_of, fits, less_held, own_name
 from zoned.model.dma.wish import device_wish
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from zoned.model.dma.device import Device
     from zoned.model.dma.held import Held
@@ -137,23 +137,36 @@ def reports(
     verdicts = [_at_once(case, offer) for case in cases]
     held = held or {}
     cases = _named(cases, verdicts, held)
+    groups = _groups(cases, verdicts, policy)
+    for group, verdict in _climbed_all(cases, groups, offer, held):
+        for index in group:
+            verdicts[index] = verdict
+    return tuple(
+        _report(case, verdict, held) for case, verdict in zip(cases, verdicts, strict=True)
+    )
+
+
+def _climbed_all(
+    cases: Sequence[_Case], groups: Sequence[list[int]], offer: Offer, held: Mapping[str, Held]
+) -> Iterator[tuple[list[int], Verdict]]:
+    """Yield each group with what can be had for it, beside what others are to get."""
     left = less_held(offer, held.values())
-    for group in _groups(cases, verdicts, policy):
+    missing: list[tuple[list[int], Verdict]] = []
+    for group in groups:
         name = cases[group[0]].name
         # What one has itself is there for it once more.
         others = [each for each in held.values() if each.name != name]
         there = less_held(offer, others) if name in held else left
         there = dataclasses.replace(there, pending=left.pending)
         verdict = _climbed([cases[index] for index in group], there)
-        for index in group:
-            verdicts[index] = verdict
-        if name not in held:
-            left = _less(left, verdict)
-        elif not _stands(held[name], verdict):
-            left = _less_at_boot(left, verdict)
-    return tuple(
-        _report(case, verdict, held) for case, verdict in zip(cases, verdicts, strict=True)
-    )
+        if name in held and _stands(held[name], verdict):
+            yield group, verdict
+            continue
+        left = _less_at_boot(left, verdict) if name in held else _less(left, verdict)
+        missing.append((group, verdict))
+    for group, verdict in missing:
+        found, left = _else_at_boot(verdict, left)
+        yield group, found
 
 
 def _report(case: _Case, verdict: Verdict | None, held: Mapping[str, Held]) -> Report:
@@ -349,6 +362,19 @@ def _less(offer: Offer, verdict: Verdict) -> Offer:
         return _less_at_boot(offer, verdict)
     taken = {**offer.taken, step.key: offer.taken.get(step.key, 0) + step.takes}
     return dataclasses.replace(offer, taken=taken)
+
+
+def _else_at_boot(verdict: Verdict, offer: Offer) -> tuple[Verdict, Offer]:
+    """Return the verdict, and the offer without what is to be had at the next boot should the rung
+    that could hold fail: whoever knows that only that boot helps has chosen before.
+    """
+    last = verdict.steps[-1] if verdict.steps else None
+    if last is None or last.span is None or last is verdict.step or verdict.need is None:
+        return verdict, offer
+    last = at_next_boot(verdict.need, offer)
+    if last.span is not None:
+        offer = dataclasses.replace(offer, pending=(*offer.pending, last.span))
+    return dataclasses.replace(verdict, steps=(*verdict.steps[:-1], last)), offer
 
 
 def _less_at_boot(offer: Offer, verdict: Verdict) -> Offer:

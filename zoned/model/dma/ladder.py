@@ -73,6 +73,11 @@ def climb(need: Need, offer: Offer) -> tuple[Step, ...]:
     return steps
 
 
+def at_next_boot(need: Need, offer: Offer) -> Step:
+    """Return what becomes of the last rung alone."""
+    return _step(Rung.PENDING_REBOOT, need, offer)
+
+
 def chosen(steps: Sequence[Step]) -> Step | None:
     """Return the first rung that holds; None where none does, or one before it might."""
     for step in steps:

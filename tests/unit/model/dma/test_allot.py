@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -247,6 +248,20 @@ def test_instead_of_the_policy() -> None:
 )
 def test_whether_anything_is_wanted(wishes: tuple[Wish, ...], *, wanted: bool) -> None:
     assert anything_wanted([card(1)], DmaPolicy(wishes=wishes)) is wanted
+
+
+def test_command_lines_do_not_overlap_where_another_rung_fails() -> None:
+    """Whether it does shows only when it is tried."""
+    first = wish(rungs=(Rung.LOWMEM, Rung.PENDING_REBOOT), priority=9)
+    second = wish("x", "other", rungs=(Rung.PENDING_REBOOT,))
+    cards = [card(1), card(2, "other"), card(3)]
+    one, other, two = verdicts(judged(cards, first, second))
+    assert other == verdicts(judged([card(2, "other")], second))[0]
+    assert (one.rung, two.rung) == (Rung.LOWMEM, Rung.LOWMEM)
+    ends = [each.steps[-1].span for each in (one, other, two)]
+    spans = sorted(each for each in ends if each is not None)
+    assert len(spans) == 3
+    assert all(lower.end < higher.start for lower, higher in itertools.pairwise(spans))
 
 
 DRIVERS = st.sampled_from(["short", "other", "third"])

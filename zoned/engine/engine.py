@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from zoned.engine import members, units, zones
+from zoned.engine.base.regions import RegionKeeper
 from zoned.engine.base.watch import HotplugKeeper, find_races
 from zoned.engine.blocks.keeper import BlockKeeper
 from zoned.engine.dma.keeper import DmaKeeper, Jobs
@@ -46,6 +47,7 @@ class Engine:
         self._load_policy = load_policy
         self._keeper = BlockKeeper(machine, self._start_own)
         self._hotplug = HotplugKeeper(machine, self._start_own)
+        self._regions = RegionKeeper(machine, self._start_own, self._is_busy)
         self._dma = DmaKeeper(
             machine,
             Jobs(
@@ -66,6 +68,7 @@ class Engine:
         self._forget_dead_members()
         # Before anything else: after a crash memory may be missing.
         self._keeper.settle()
+        self._regions.settle()
         try:
             # Jobs of before have to go on first: the next look starts what is left to do.
             self._adopt()
@@ -80,6 +83,7 @@ class Engine:
         self._narrow_leftovers()
         self._drop_former()
         self._hotplug.look()
+        self._regions.finish()
         self.dma_look()
         self._reconciler.run()
         if self.jobs is not None and not self._blocks_are_busy():

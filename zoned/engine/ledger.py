@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoned.errors import BadList
 from zoned.idset import format_ids, parse_ids
 from zoned.kernel.state_file import damaged, load_json, save_json
-from zoned.model.base import Hotplug
+from zoned.model.base import DaxMode, Hotplug
 from zoned.model.block import BlockWord, HeldBlock
 from zoned.model.dma.held import Held, Lease
 from zoned.model.dma.offer import Span
@@ -55,6 +55,8 @@ class Touched:
     """None where new memory is not ours to bring online"""
     movable_only: frozenset[int] = frozenset()
     """nodes that are to have movable memory alone, until they leave"""
+    regions: Mapping[str, DaxMode] = field(default_factory=dict)
+    """device-dax regions that are becoming memory, or programs' -> what they were before"""
     reservations: Mapping[str, Held] = field(default_factory=dict)
     """memory for devices, by name"""
     leases: Mapping[int, Lease] = field(default_factory=dict)
@@ -173,6 +175,18 @@ class Ledger:
         if self._touched.movable_only != nodes:
             self._save(replace(self._touched, movable_only=nodes))
 
+    def regions_change(self, former: Mapping[str, DaxMode]) -> None:
+        """Record regions that are about to change drivers; the first record of one stands."""
+        if former.keys() - self._touched.regions.keys():
+            self._save(replace(self._touched, regions={**former, **self._touched.regions}))
+
+    def regions_settled(self, names: Iterable[str]) -> None:
+        """Forget regions that are what they were to become, or what they were before."""
+        gone = frozenset(names)
+        if gone & self._touched.regions.keys():
+            left = {name: each for name, each in self._touched.regions.items() if name not in gone}
+            self._save(replace(self._touched, regions=left))
+
     def reserved(self, held: Held) -> None:
         """Record a reservation that is about to be set up, stands now, or is about to go."""
         if self._touched.reservations.get(held.name) != held:
@@ -251,6 +265,7 @@ def _to_json(touched: Touched) -> dict[str, Any]:
         "fence": {group: format_ids(nodes) for group, nodes in touched.fence.items()},
         "hotplug": _hotplug_to_json(touched.hotplug),
         "movable_only": format_ids(touched.movable_only),
+        "regions": dict(touched.regions),
         "reservations": [_held_to_json(each) for each in touched.reservations.values()],
         "leases": [_lease_to_json(each) for each in touched.leases.values()],
         "dax_users": dict(touched.dax_users),
@@ -290,6 +305,7 @@ def _from_json(data: dict[str, Any]) -> Touched:
         fence={group: parse_ids(nodes) for group, nodes in data.get("fence", {}).items()},
         hotplug=_hotplug_from_json(data.get("hotplug")),
         movable_only=parse_ids(data.get("movable_only", "")),
+        regions={str(name): DaxMode(mode) for name, mode in data.get("regions", {}).items()},
         # Nor of these.
         reservations={each["name"]: _held_from_json(each) for each in data.get("reservations", ())},
         leases={each["number"]: _lease_from_json(each) for each in data.get("leases", ())},

@@ -34,7 +34,12 @@ class Target:
     @property
     def key(self) -> str:
         """What a job holds so that no other one works on the same node."""
-        return f"node:{self.node}"
+        return key_of(self.node)
+
+
+def key_of(node: int | None) -> str:
+    """Return what jobs hold that add or remove memory of a node."""
+    return f"node:{node}"
 
 
 def find_target(machine: Machine, name: str) -> Target:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zoned.engine.base.bind import become_memory
+from zoned.engine.base.bind import become_memory, changing
 from zoned.engine.base.movable import claim, find_claim
 from zoned.engine.base.online import bring_online
 from zoned.engine.base.target import Target, find_target
@@ -60,17 +60,23 @@ class BaseAdd:
         def run(control: JobControl) -> None:
             target = find_target(machine, name)
             _refuse_reserved(machine, target)
-            for device in target.dax:
-                if device.mode is not DaxMode.SYSTEM_RAM:
-                    control.phase(f"making {device.name} memory of node {target.node}")
-                    become_memory(machine, control, device)
-            there = find_target(machine, name)
-            found = control.change(lambda: claim(machine, there, only, asked=asked))
-            if found.note:
-                control.note(found.note)
-            bring_online(machine, control, target.node, only, found.blocks)
+            control.checkpoint()
+            with changing(machine, control, target.dax, DaxMode.SYSTEM_RAM):
+                _bind(machine, control, target)
+                there = find_target(machine, name)
+                found = control.change(lambda: claim(machine, there, only, asked=asked))
+                if found.note:
+                    control.note(found.note)
+                bring_online(machine, control, target.node, only, found.blocks)
 
         return run
+
+
+def _bind(machine: Machine, control: JobControl, target: Target) -> None:
+    for device in target.dax:
+        if device.mode is not DaxMode.SYSTEM_RAM:
+            control.phase(f"making {device.name} memory of node {target.node}")
+            become_memory(machine, control, device)
 
 
 def _listed(parameters: Mapping[str, Any]) -> frozenset[int] | None:

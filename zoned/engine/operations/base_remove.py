@@ -6,12 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zoned.engine.base.bind import become_device
-from zoned.engine.base.movable import forget_left
+from zoned.engine.base.bind import become_device, changing
+from zoned.engine.base.movable import forget_gone, forget_left
 from zoned.engine.base.offline import Leaving, refuse_without_refuge
 from zoned.engine.base.plan import leaving_refused, refuse_fixed
 from zoned.engine.base.target import Target, find_target
-from zoned.errors import ZonedError
+from zoned.errors import UnknownNode, ZonedError
 from zoned.kernel.base_zones import read_base_zones
 from zoned.kernel.block_state import BlockSwitch
 from zoned.model.base import DaxMode
@@ -48,12 +48,19 @@ class BaseRemove:
         machine, parameters = self.context.machine, request.parameters
 
         def run(control: JobControl) -> None:
-            target = find_target(machine, parameters["base"])
+            try:
+                target = find_target(machine, parameters["base"])
+            except UnknownNode as error:
+                # It was there when the job began: it went before a restart, or was pulled.
+                control.change(lambda: forget_gone(machine))
+                control.note(error.message)
+                return
             work = Leaving(machine, control, target.node, target.blocks)
             with machine.turn.taken(control), BlockSwitch(machine.root) as switch:
                 work.run(switch, keep=bool(parameters.get("keep")))
                 try:
-                    _hand_back(machine, control, target)
+                    with changing(machine, control, target.dax, DaxMode.DEVDAX):
+                        _hand_back(machine, control, target)
                 except ZonedError:
                     work.bring_back(switch)
                     raise

@@ -11,7 +11,7 @@ from tests.unit.fake_sys import NODES as NODE_FILES
 from tests.unit.fake_sys import write
 from tests.unit.fakes import GIB, World, control_of, make_world, started
 from zoned.daemon.base import list_base
-from zoned.engine.base import bind, offline, online, target
+from zoned.engine.base import bind, offline, online, regions, target
 from zoned.engine.blocks import strays
 from zoned.engine.operations import base_remove
 from zoned.idset import format_ids
@@ -52,6 +52,8 @@ class Scene:
     mode: DaxMode = DaxMode.DEVDAX
     refuse: Exception | None = None
     on_bind: Callable[[], None] = lambda: None
+    on_step: Callable[[], None] = lambda: None
+    """called before each change of a region's driver"""
 
     def run(self, kind: JobKind, base: str, **more: Any) -> JobRequest:
         request, body = self.engine.prepare(kind, {"base": base, **more})
@@ -90,14 +92,20 @@ class Scene:
         if self.refuse:
             raise self.refuse
         assert self.memory.auto_online() == "offline"
+        self.on_step()
+        self.mode = DaxMode.DISABLED
+        self.on_step()
         self.mode = DaxMode.SYSTEM_RAM
         self.memory.add(2, *device.blocks(BLOCK))
 
     def unbind(self, _: Root, device: DaxDevice) -> None:
         if self.refuse:
             raise self.refuse
-        self.mode = DaxMode.DEVDAX
+        self.on_step()
+        self.mode = DaxMode.DISABLED
         self.memory.remove(*device.blocks(BLOCK) & self.memory.kinds().keys())
+        self.on_step()
+        self.mode = DaxMode.DEVDAX
 
 
 def set_free(world: World, node: int, size: int) -> None:
@@ -146,6 +154,6 @@ def make_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setattr(offline, "_PAUSE", 0)
     monkeypatch.setattr(bind, "to_system_ram", found.bind)
     monkeypatch.setattr(bind, "to_devdax", found.unbind)
-    for module in (dax, target):
+    for module in (bind, dax, regions, target):
         monkeypatch.setattr(module, "read_dax", found.read_dax)
     return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from zoned.engine.base.offline import REFUSALS, take_offline
 from zoned.engine.base.plan import plan_online, too_much_kernel
 from zoned.engine.base.watch import note_race
+from zoned.engine.blocks.back import give_back
 from zoned.errors import BlockRefused, NotAsWritten, Partial, UnknownNode
 from zoned.idset import format_ids
 from zoned.kernel.base_zones import read_base_zones
@@ -20,6 +21,7 @@ from zoned.model.topology import BlockState
 if TYPE_CHECKING:
     from zoned.engine.blocks.hands import Hands
     from zoned.engine.machine import Machine
+    from zoned.errors import ZonedError
     from zoned.model.base import BaseZone
     from zoned.model.topology import Block
 
@@ -149,10 +151,26 @@ class _Onlining:
             self._hands.checkpoint()
             self._hands.note(error.message)
             return False
-        deadline = deadline_of(block.size or 0)
-        self._switch.switch(block.id, BlockWord.MOVABLE, deadline=deadline)
+        try:
+            self._switch.switch(block.id, BlockWord.MOVABLE, deadline=deadline_of(block.size or 0))
+        except REFUSALS as error:
+            self._leave(block.id, error)
+            return False
         self._hands.change(lambda: self._machine.ledger.blocks_returned([block.id]))
         return True
+
+    def _leave(self, number: int, error: ZonedError) -> None:
+        """Leave a block that did not come back movable to who brought it online, or as it was."""
+        ledger = self._machine.ledger
+        block = read_block(self._machine.root, number)
+        if block is None or block.state is BlockState.ONLINE:
+            self._hands.change(lambda: ledger.blocks_returned([number]))
+            if block is not None:
+                self._tell_of_race(block)
+            return
+        self._hands.note(error.message)
+        held = ledger.touched.blocks[number]
+        give_back(self._machine, self._hands, [held], self._switch)
 
     def _held(self) -> frozenset[int]:
         return frozenset(self._machine.ledger.touched.blocks)

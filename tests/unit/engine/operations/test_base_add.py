@@ -156,6 +156,45 @@ def test_what_cannot_be_mended_is_told(scene: Scene) -> None:
     assert not scene.held()
 
 
+@pytest.mark.parametrize("error", [None, BlockRefused("EINVAL"), NotAsWritten("other word")])
+def test_somebody_else_brings_a_block_online_that_is_to_be_movable(
+    scene: Scene, error: ZonedError | None
+) -> None:
+    """Between zoned's taking it offline and its bringing it back."""
+    watch_new_memory(scene)
+    scene.memory.add(2, 16, 17, 18, zone="Normal")
+
+    def taken(number: int) -> None:
+        if f"{number} offline" not in scene.memory.done:
+            return
+        be_first(scene, number, "Normal", error)
+        scene.memory.on_switch(number)
+
+    scene.memory.on_switch = taken
+    with pytest.raises(Partial, match="memory blocks 18 of node 2 stay"):
+        scene.run(ADD, "2")
+    assert kinds(scene) == "KMK"
+    assert "block 18 was brought online by somebody else meanwhile, as Normal" in scene.notes()
+    assert not scene.held()
+    assert [alert.subject for alert in find_races(scene.engine.machine)] == ["node 2"]
+
+
+def test_block_that_does_not_become_movable_comes_back_as_it_was(scene: Scene) -> None:
+    scene.memory.add(2, 16, 17, 18, zone="Normal")
+
+    def taken(number: int) -> None:
+        if scene.memory.done == ["18 offline"]:
+            scene.memory.on_switch = lambda _: None
+            scene.memory.busy[18] = [BlockRefused("18 holds on")]
+
+    scene.memory.on_switch = taken
+    with pytest.raises(Partial, match="memory blocks 18 of node 2 stay"):
+        scene.run(ADD, "2")
+    assert kinds(scene) == "KMK"
+    assert "18 holds on" in scene.notes()
+    assert not scene.held()
+
+
 def test_region_becomes_memory(scene: Scene) -> None:
     scene.run(ADD, "dax0.0")
     assert scene.mode is DaxMode.SYSTEM_RAM

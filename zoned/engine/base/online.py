@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoned.engine.base.offline import REFUSALS, take_offline
@@ -145,18 +146,22 @@ class _Onlining:
             )
 
     def _make_movable(self, block: Block) -> bool:
+        number, ledger = block.id, self._machine.ledger
         try:
             take_offline(self._machine, self._hands, self._switch, block)
         except REFUSALS as error:
             self._hands.checkpoint()
             self._hands.note(error.message)
             return False
+        # Else the next start could not tell that it is done, and would undo it.
+        held = replace(ledger.touched.blocks[number], emptied=True)
+        self._hands.change(lambda: ledger.blocks_taken([held]))
         try:
-            self._switch.switch(block.id, BlockWord.MOVABLE, deadline=deadline_of(block.size or 0))
+            self._switch.switch(number, BlockWord.MOVABLE, deadline=deadline_of(block.size or 0))
         except REFUSALS as error:
-            self._leave(block.id, error)
+            self._leave(number, error)
             return False
-        self._hands.change(lambda: self._machine.ledger.blocks_returned([block.id]))
+        self._hands.change(lambda: ledger.blocks_returned([number]))
         return True
 
     def _leave(self, number: int, error: ZonedError) -> None:

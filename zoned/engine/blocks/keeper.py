@@ -21,7 +21,7 @@ from zoned.idset import format_ids
 from zoned.kernel.block_state import BlockSwitch, deadline_of
 from zoned.kernel.memory_block import block_size, read_block
 from zoned.model.alert import Alert, AlertCode
-from zoned.model.block import BASE, MOVABLE, PARKED, BlockWord, zone_of_owner
+from zoned.model.block import BASE, CHANGING, MOVABLE, PARKED, BlockWord, zone_of_owner
 from zoned.model.job import JobKind
 from zoned.model.topology import BlockState
 
@@ -149,6 +149,9 @@ class BlockKeeper:
             give_back(machine, Direct(), [each], switch)
         elif block.state is BlockState.ONLINE and block.zones[:1] != (MOVABLE,):
             # Never taken, or brought back by somebody else as what it was.
+            machine.ledger.blocks_returned([each.number])
+        elif block.state is BlockState.ONLINE and each.owner == CHANGING and each.emptied:
+            # Made movable, as it was to be: only the last stroke is missing.
             machine.ledger.blocks_returned([each.number])
         elif block.state is BlockState.ONLINE and each.owner == PARKED:
             _log.warning("parked block %d was brought online by somebody else", each.number)

@@ -136,6 +136,31 @@ def check(scene: Scene, done: JobKind | None) -> None:
     assert scene.memory.auto_online() == "online"
 
 
+@pytest.mark.parametrize("resumed", [True, False], ids=["resumed", "forgotten"])
+def test_killed_at_any_point_while_blocks_become_movable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, resumed: bool
+) -> None:
+    for point in range(300):
+        with monkeypatch.context() as patch:
+            scene = make_scene(tmp_path / str(point), patch)
+            for module in ("blocks.keeper", "operations.blocks"):
+                patch.setattr(f"zoned.engine.{module}.BlockSwitch", scene.memory.switch)
+            scene.memory.add(2, 16, 17, 18, zone="Normal")
+            request, body = scene.engine.prepare(ADD, {"base": "2"})
+            was_killed = killed(scene, patch, body, point)
+            before = kinds(scene)
+            scene.restart()
+            assert not scene.held()
+            assert kinds(scene) == before.replace("-", "K"), "what was done stays"
+            if resumed:
+                scene.engine.bodies()[ADD](request)(control_of())
+                assert kinds(scene) == "KMM"
+            if not was_killed:
+                assert point > 5
+                return
+    pytest.fail("it never came through")
+
+
 @pytest.mark.parametrize("refused", [KernelRefused("no"), NotAsWritten("until the next boot")])
 def test_region_that_stays_between_drivers_is_tried_again(
     scene: Scene, refused: Exception, caplog: pytest.LogCaptureFixture

@@ -259,7 +259,7 @@ def _to_json(touched: Touched) -> dict[str, Any]:
         ],
         "units": {unit: format_ids(nodes) for unit, nodes in touched.units.items()},
         "blocks": [
-            [each.number, each.owner, each.former, each.home, each.emptied]
+            [each.number, each.owner, each.former, each.home, each.emptied, each.parked_by]
             for each in touched.blocks.values()
         ],
         "fence": {group: format_ids(nodes) for group, nodes in touched.fence.items()},
@@ -297,10 +297,11 @@ def _from_json(data: dict[str, Any]) -> Touched:
                 owner=owner,
                 former=former,
                 home=home,
-                # Early versions did not write this; zones keep the blocks that they have.
-                emptied=bool(emptied[0]) if emptied else True,
+                # Early versions did not write these; zones keep the blocks that they have.
+                emptied=bool(more[0]) if more else True,
+                parked_by=str(more[1]) if len(more) > 1 else "",
             )
-            for number, owner, former, home, *emptied in data.get("blocks", ())
+            for number, owner, former, home, *more in data.get("blocks", ())
         },
         fence={group: parse_ids(nodes) for group, nodes in data.get("fence", {}).items()},
         hotplug=_hotplug_from_json(data.get("hotplug")),

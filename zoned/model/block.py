@@ -70,6 +70,8 @@ class HeldBlock:
     """whose it is again when its owner gives it up: `BASE` or `PARKED`"""
     emptied: bool = False
     """whether it was offline in its owner's hands, and is online again or about to be"""
+    parked_by: str = ""
+    """the request that parked it, so that one that is taken up again does not do so twice"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

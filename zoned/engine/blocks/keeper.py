@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoned.engine.blocks.back import give_back
 from zoned.engine.blocks.hands import Direct
-from zoned.engine.blocks.needs import is_for_device, returning
+from zoned.engine.blocks.needs import home_of, is_for_device, returning
 from zoned.engine.blocks.observe import needs_of
 from zoned.errors import TryLater, ZonedError
 from zoned.idset import format_ids
@@ -150,6 +150,9 @@ class BlockKeeper:
         elif block.state is BlockState.ONLINE and block.zones[:1] != (MOVABLE,):
             # Never taken, or brought back by somebody else as what it was.
             machine.ledger.blocks_returned([each.number])
+        elif block.state is BlockState.ONLINE and _was_movable(each):
+            # Never taken, or back already.
+            machine.ledger.blocks_returned([each.number])
         elif block.state is BlockState.ONLINE and each.owner == CHANGING and each.emptied:
             # Made movable, as it was to be: only the last stroke is missing.
             machine.ledger.blocks_returned([each.number])
@@ -159,3 +162,9 @@ class BlockKeeper:
         elif block.state is BlockState.ONLINE and zone is not None and not each.emptied:
             # Never taken, and movable before: what others have in it is still there.
             machine.ledger.blocks_taken([returning(each)])
+
+
+def _was_movable(each: HeldBlock) -> bool:
+    """Return whether a block that is in no zone's hands, nor parked, was found movable."""
+    wanted = each.owner == PARKED or zone_of_owner(each.owner) is not None
+    return each.former == MOVABLE and home_of(each) == BASE and not wanted

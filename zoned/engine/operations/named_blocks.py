@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoned.engine.blocks.size import require_block_size
 from zoned.engine.blocks.take import Wish
-from zoned.engine.operations.park import bring_back, refuse_promised, take_and_park
+from zoned.engine.operations.park import bring_back, parked_by, refuse_promised, take_and_park
 from zoned.errors import WrongBlock
 from zoned.idset import format_ids, parse_ids
 from zoned.kernel.memory_block import read_blocks
@@ -61,9 +61,11 @@ class Offline:
         owner = f"parking:{token}"
 
         def run(control: JobControl) -> None:
-            blocks = _by_node(_free(machine, numbers))
-            wish = Wish(owner=owner, blocks=blocks, online=False, only=numbers)
-            take_and_park(machine, control, wish)
+            left = numbers - parked_by(machine, owner)
+            if left:
+                blocks = _by_node(_free(machine, left))
+                wish = Wish(owner=owner, blocks=blocks, online=False, only=left)
+                take_and_park(machine, control, wish)
 
         return run
 

@@ -68,7 +68,7 @@ class Park:
                     f"{format_size(asked)} is no whole number of memory blocks:"
                     f" {format_size(size)} it is"
                 )
-            count = size // require_block_size(machine.root)
+            count = size // require_block_size(machine.root) - len(parked_by(machine, owner))
             keep = bool(parameters.get("keep"))
             wish = Wish(owner=owner, blocks={node: count}, online=False, keep=keep)
             take_and_park(machine, control, wish)
@@ -132,6 +132,12 @@ def take_and_park(machine: Machine, control: JobControl, wish: Wish) -> None:
     control.change(lambda: _settle(machine, wish.owner))
 
 
+def parked_by(machine: Machine, owner: str) -> frozenset[int]:
+    """Return the blocks that a request has parked already, when it is taken up again."""
+    held = machine.ledger.touched.blocks.values()
+    return frozenset(each.number for each in held if each.parked_by == owner)
+
+
 def bring_back(
     machine: Machine, control: JobControl, choose: Callable[[], list[HeldBlock]]
 ) -> None:
@@ -153,7 +159,7 @@ def _parked(machine: Machine, node: int) -> list[HeldBlock]:
 
 def _settle(machine: Machine, owner: str) -> None:
     mine = [each for each in machine.ledger.touched.blocks.values() if each.owner == owner]
-    machine.ledger.blocks_taken([replace(each, owner=PARKED) for each in mine])
+    machine.ledger.blocks_taken([replace(each, owner=PARKED, parked_by=owner) for each in mine])
 
 
 def _positive(size: int) -> int:

@@ -312,6 +312,42 @@ def test_killed_at_any_point(
     pytest.fail("it never came through")
 
 
+@pytest.mark.parametrize("resumed", [True, False], ids=["resumed", "forgotten"])
+@pytest.mark.parametrize("former", ["Normal", "Movable"])
+@pytest.mark.parametrize("named", [True, False], ids=["named", "best"])
+def test_killed_at_any_point_no_more_is_parked_than_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, former: str, *, named: bool, resumed: bool
+) -> None:
+    asked = {"blocks": "14-15"} if named else {"node": 1, "size": 2 * BLOCK}
+    kind = JobKind.OFFLINE if named else JobKind.PARK
+    for point in range(300):
+        with monkeypatch.context() as patch:
+            stage = make_stage(tmp_path / str(point), patch)
+            stage.memory.remove(14, 15)
+            stage.memory.add(1, 14, 15, zone=former)
+            found = stage.kinds
+            request, body = stage.engine.prepare(kind, asked)
+            stage.left = point
+            try:
+                body(control_of())
+                came_through = True
+            except Killed:
+                came_through = False
+            stage.restart()
+            if resumed:
+                stage.engine.bodies()[kind](request)(control_of())
+            assert stage.of(PARKED) in ([[14, 15]] if resumed else [[], [14, 15]])
+            stage.run(JobKind.GIVE_BACK)
+            assert stage.kinds == found | dict.fromkeys(stage.of(PARKED), "-")
+            if stage.of(PARKED):
+                stage.run(JobKind.UNPARK, node=1)
+            assert stage.kinds == found
+            if came_through:
+                assert point > 5
+                return
+    pytest.fail("it never came through")
+
+
 def test_what_the_ledger_alone_knows_is_struck_off(stage: Stage) -> None:
     """Killed between the ledger and the kernel: the block was never touched."""
     entry = HeldBlock(number=12, owner="zone:db", former="Normal")

@@ -16,6 +16,7 @@ from zoned.engine.blocks.back import give_back
 from zoned.engine.blocks.hands import Direct
 from zoned.engine.blocks.needs import home_of, is_for_device, returning
 from zoned.engine.blocks.observe import needs_of
+from zoned.engine.blocks.strays import tidy_strays
 from zoned.errors import TryLater, ZonedError
 from zoned.idset import format_ids
 from zoned.kernel.block_state import BlockSwitch, deadline_of
@@ -96,6 +97,7 @@ class BlockKeeper:
             return []
         with self._machine.turn.now(), BlockSwitch(self._machine.root) as switch:
             left = give_back(self._machine, Direct(), held, switch)
+            tidy_strays(self._machine, Direct())
         return [f"memory block {each.number}: it is not as it was found" for each in left]
 
     def alerts(self) -> Iterator[Alert]:

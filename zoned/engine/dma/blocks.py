@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from zoned.engine.blocks.choose import Reach, is_low
 from zoned.engine.blocks.size import require_block_size
+from zoned.engine.blocks.strays import tidy_strays
 from zoned.engine.blocks.take import Wish, take
 from zoned.engine.dma.low_blocks import give, own_blocks, spans_of, take_spread
 from zoned.engine.jobs.control import Cancelled
@@ -25,7 +26,7 @@ from zoned.model.dma.held import dma_owner
 from zoned.model.topology import BlockState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from zoned.engine.blocks.hands import Hands
     from zoned.engine.machine import Machine
@@ -108,7 +109,7 @@ class _Work:
             return tuple(kept)
         return (*kept, *take_spread(self._machine, self._hands, self._held, missing))
 
-    def _take_again(self, numbers: Iterable[int]) -> list[int]:
+    def _take_again(self, numbers: Sequence[int]) -> list[int]:
         kept = []
         with self._machine.turn.taken(self._hands), BlockSwitch(self._machine.root) as switch:
             for number in numbers:
@@ -120,6 +121,8 @@ class _Work:
                     self._hands.note(f"{error.message}; it stays with the kernel")
                 else:
                     kept.append(number)
+            if numbers:
+                tidy_strays(self._machine, self._hands)
         return kept
 
     def _make_movable(self) -> tuple[int, ...]:

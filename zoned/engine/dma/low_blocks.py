@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zoned.engine.blocks.back import give_back
 from zoned.engine.blocks.choose import Reach
 from zoned.engine.blocks.size import require_block_size
+from zoned.engine.blocks.strays import tidy_strays
 from zoned.engine.blocks.take import Wish, take
 from zoned.engine.zones import capacity_of
 from zoned.errors import NoCapacity, TooFewBlocks
@@ -114,14 +115,16 @@ def take_spread(machine: Machine, hands: Hands, held: Held, count: int) -> tuple
 
 
 def give(machine: Machine, hands: Hands, held: Iterable[HeldBlock]) -> None:
-    """Bring blocks back as they were found. Those that cannot yet are tried again by whoever looks
-    after memory blocks.
+    """Bring blocks back as they were found, and put back what the kernel pushed away for that.
+
+    Blocks that cannot come back yet are tried again by whoever looks after memory blocks.
     """
     blocks = list(held)
     if not blocks:
         return
     with machine.turn.taken(hands), BlockSwitch(machine.root) as switch:
         left = give_back(machine, hands, blocks, switch)
+        tidy_strays(machine, hands)
     if left:
         listed = format_ids(each.number for each in left)
         hands.note(f"memory blocks {listed} are not as they were found; it is tried again")

@@ -113,6 +113,13 @@ def test_once_a_zone_has_given_its_blocks_back(stage: Stage, moves: Moves) -> No
     assert moves.seen == [NORMAL]
 
 
+def test_once_all_blocks_are_back_after_a_reset(stage: Stage, moves: Moves) -> None:
+    stage.create(1)
+    moves.seen.clear()
+    assert stage.engine.reset() == []
+    assert moves.seen[-1:] == [NORMAL]
+
+
 def test_once_parked_blocks_are_back_though_the_job_was_cancelled(
     stage: Stage, moves: Moves
 ) -> None:

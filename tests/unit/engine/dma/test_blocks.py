@@ -11,6 +11,7 @@ import pytest
 from tests.unit.engine.dma.scene import DEVICE, Killed, Scene, make_scene
 from tests.unit.fake_memory import BLOCK
 from tests.unit.fake_sys import MEMORY, write
+from zoned.engine.blocks import strays
 from zoned.engine.blocks.keeper import BlockKeeper
 from zoned.engine.dma.blocks import Blocks
 from zoned.engine.jobs.control import Cancelled
@@ -57,6 +58,40 @@ def test_blocks_wait_offline_and_come_with_the_device(scene: Scene) -> None:
     assert HOLDER.faults(scene.machine, held) == []
     scene.release(HOLDER)
     assert (scene.kinds, scene.owned) == ({}, {})
+
+
+@pytest.fixture
+def moved(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[dict[int, str]]:
+    """How the blocks were whenever pages were put back that the kernel had pushed off node 0."""
+    seen: list[dict[int, str]] = []
+
+    def move(_: object, pid: int, nodes: frozenset[int]) -> int:
+        assert (pid, nodes) == (70, frozenset({0}))
+        seen.append(scene.kinds)
+        return 0
+
+    scene.world.add_process(70, mems="0")
+    monkeypatch.setattr(strays, "move_all_pages", move)
+    return seen
+
+
+def test_pages_are_put_back_once_its_blocks_are_back(
+    scene: Scene, moved: list[dict[int, str]]
+) -> None:
+    waiting(scene)
+    moved.clear()
+    scene.release(HOLDER)
+    assert moved == [{}]
+
+
+def test_pages_are_put_back_once_its_blocks_wait_again(
+    scene: Scene, moved: list[dict[int, str]]
+) -> None:
+    waiting(scene)
+    scene.again(HOLDER, DEVICE)
+    moved.clear()
+    scene.again(HOLDER)
+    assert {number: moved[0].get(number) for number in (2, 3)} == {2: "-", 3: "-"}
 
 
 def test_blocks_above_the_limit_become_movable_as_far_as_they_can(scene: Scene) -> None:

@@ -189,7 +189,7 @@ class Engine:
             except ZonedError as error:
                 left.append(f"{name}: {error}")
         left += self._left_groups() + self._dma.give_all_back() + self._hotplug.give_back()
-        return left + self._keeper.give_all_back()
+        return left + self._keeper.give_all_back() + self._regions.give_back()
 
     def _left_groups(self) -> list[str]:
         """Return the groups that are no zones but have members, as after a step that failed."""

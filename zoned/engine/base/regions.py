@@ -42,16 +42,27 @@ class RegionKeeper:
     def settle(self) -> None:
         """Give regions back to programs that no driver has, and forget those that are settled.
 
-        For the start, when no job is at work. What has become memory stays: see `finish`.
+        Where a job is at work it is left to that. What has become memory stays: see `finish`.
         """
         found = self._changing()
         for name in self._machine.ledger.touched.regions.keys() - found.keys():
             self._machine.ledger.regions_settled([name])
         for device in found.values():
+            if self._is_busy(key_of(device.node)):
+                continue
             try:
                 self._settle(device)
             except ZonedError as error:
                 _log.warning("%s: [%s] %s", device.name, error.code, error)
+
+    def give_back(self) -> list[str]:
+        """Settle what can be; return the regions that stay without a driver."""
+        self.settle()
+        return [
+            f"{device.name}: no driver has it, so it is neither memory nor programs'"
+            for device in self._changing().values()
+            if device.mode is DaxMode.DISABLED
+        ]
 
     def finish(self) -> None:
         """Start a job for each region that became memory and whose blocks may be offline still,

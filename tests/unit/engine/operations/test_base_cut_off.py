@@ -10,7 +10,7 @@ import pytest
 from tests.unit.engine.operations.base_scene import ADD, REMOVE, kinds, make_scene
 from tests.unit.fakes import control_of
 from zoned.engine import ledger
-from zoned.engine.base.regions import is_cut_off
+from zoned.engine.base.regions import RegionKeeper, is_cut_off
 from zoned.errors import KernelRefused, NotAsWritten
 from zoned.kernel.state_file import save_json
 from zoned.model.base import DaxMode
@@ -178,6 +178,25 @@ def test_region_that_stays_between_drivers_is_tried_again(
     assert scene.mode is DEVDAX
     assert "dax0.0 was between drivers" in caplog.text
     assert not scene.engine.machine.ledger.touched.regions
+
+
+def test_reset_gives_a_region_without_a_driver_back(scene: Scene) -> None:
+    scene.mode = DISABLED
+    scene.engine.machine.ledger.regions_change({"dax0.0": DEVDAX})
+    scene.refuse = KernelRefused("no")
+    left = scene.engine.reset()
+    assert left == ["dax0.0: no driver has it, so it is neither memory nor programs'"]
+    scene.refuse = None
+    assert scene.engine.reset() == []
+    assert scene.mode is DEVDAX
+
+
+def test_region_is_left_to_a_job_that_is_at_work(scene: Scene) -> None:
+    scene.mode = DISABLED
+    scene.engine.machine.ledger.regions_change({"dax0.0": DEVDAX})
+    RegionKeeper(scene.engine.machine, lambda *_: None, {"node:2"}.__contains__).settle()
+    assert scene.mode is DISABLED
+    assert scene.engine.machine.ledger.touched.regions
 
 
 def test_region_that_is_gone_is_forgotten(scene: Scene) -> None:

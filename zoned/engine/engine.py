@@ -173,7 +173,8 @@ class Engine:
 
     def reset(self) -> list[str]:
         """Destroy every zone, its members put back to where they came from, and bring memory blocks
-        and what the kernel does with new ones back to how they were found.
+        and what the kernel does with new ones back to how they were found. Base zones stay; which
+        of them were to have movable memory alone is forgotten.
 
         Return what that did not succeed with, zones, groups and blocks among it, and the reason.
         What the policy wants comes back at the next start or reload.
@@ -189,7 +190,10 @@ class Engine:
             except ZonedError as error:
                 left.append(f"{name}: {error}")
         left += self._left_groups() + self._dma.give_all_back() + self._hotplug.give_back()
-        return left + self._keeper.give_all_back() + self._regions.give_back()
+        left += self._keeper.give_all_back() + self._regions.give_back()
+        # Last: what comes back to these nodes has to be movable, or it could not leave.
+        self.machine.ledger.movable_only_is(frozenset())
+        return left
 
     def _left_groups(self) -> list[str]:
         """Return the groups that are no zones but have members, as after a step that failed."""

@@ -313,3 +313,13 @@ def test_policy_leaves_no_zone_without_memory_for_the_kernel(plugged: Scene) -> 
     assert kinds(plugged) == "KMMM"
     assert "zone db has node 2 alone and needs memory for the kernel" in plugged.notes()
     assert marked(plugged) == set()
+
+
+def test_reset_forgets_what_was_to_be_movable(movable: Scene) -> None:
+    assert marked(movable) == {2}
+    assert movable.engine.reset() == []
+    assert marked(movable) == set()
+    assert kinds(movable) == "MMMM"
+    movable.memory.add(2, 20)
+    movable.run(ADD, "2")
+    assert kinds(movable) == "MMMMK"

@@ -10,6 +10,7 @@ import click
 from zoned.api.types import JobInfo
 from zoned.cli.follow import conclude, follow
 from zoned.cli.output import Format, emit, output_option
+from zoned.cli.progress import phase
 from zoned.cli.report import job_table, jobs_table
 from zoned.cli.talk import Session, call, pass_session
 from zoned.model.job import JobState
@@ -29,10 +30,11 @@ def jobs(session: Session, output: Format) -> None:
     """List the jobs that run or wait, and the last ones that are over.
 
     DONE is how much of what is to move was dealt with, MOVED what moved, LEFT BEHIND what could
-    not be moved. `zonectl job ID` tells more.
+    not be moved. Below stands what each job does now, or waits for. `zonectl job ID` tells more.
     """
     found = call(session, "Jobs.List", list[JobInfo])
-    notes = [] if found else ["no jobs yet"]
+    notes = [f"job {each.id}: {phase(each)}" for each in found if phase(each) != each.state]
+    notes = notes if found else ["no jobs yet"]
     emit(output, [dataclasses.asdict(job) for job in found], jobs_table(found), notes=notes)
 
 

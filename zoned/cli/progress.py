@@ -61,8 +61,9 @@ def percent(job: JobInfo) -> int | None:
 
 
 def phase(job: JobInfo) -> str:
-    """Return what the job does now: its phase while it runs, else its state."""
-    return job.phase if job.state == JobState.RUNNING and job.phase else job.state
+    """Return what the job does now, or waits for, else its state."""
+    tells = job.state in {JobState.RUNNING, JobState.QUEUED}
+    return job.phase if tells and job.phase else job.state
 
 
 def amount(job: JobInfo) -> str:

@@ -32,12 +32,15 @@ def test_no_jobs(fake: FakeDaemon, zonectl: Callable[..., Ran]) -> None:
 
 def test_jobs(fake: FakeDaemon, zonectl: Callable[..., Ran]) -> None:
     queued = replace(RUNNING, id=12, state="queued", total=0, what="move zone web to nodes 1")
+    queued = replace(queued, phase="waiting for one of the jobs 7-10 to end")
     fake.answers["Jobs.List"] = [DONE, HALF, queued]
     assert zonectl("jobs").out == (
         "ID  STATE    DONE   MOVED  LEFT BEHIND     RATE    ETA  WHAT\n"
         " 7  done     100%  512MiB           0B        -      -  attach pid 4711 to zone db\n"
         " 7  running   50%  255MiB           0B  64MiB/s  4.0 s  attach pid 4711 to zone db\n"
         "12  queued      -      0B           0B        -      -  move zone web to nodes 1\n"
+        "job 7: moving pages\n"
+        "job 12: waiting for one of the jobs 7-10 to end\n"
     )
     shown = json.loads(zonectl("jobs", "--json").out)
     assert [job["id"] for job in shown] == [7, 7, 12]

@@ -25,6 +25,10 @@ class Hands(Protocol):
     """What work on memory blocks needs of a job. `JobControl` has it all."""
 
     @property
+    def name(self) -> str: ...
+    @property
+    def is_paused(self) -> bool: ...
+    @property
     def ends(self) -> bool: ...
     def phase(self, text: str) -> None: ...
     def note(self, text: str) -> None: ...
@@ -36,6 +40,16 @@ class Hands(Protocol):
 
 class Direct:
     """Hands without a job, for the thread that changes the machine."""
+
+    @property
+    def name(self) -> str:
+        """See JobControl."""
+        return "the daemon itself"
+
+    @property
+    def is_paused(self) -> bool:
+        """See JobControl. Nobody pauses it."""
+        return False
 
     @property
     def ends(self) -> bool:
@@ -68,24 +82,43 @@ class Turn:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._holder: Hands | None = None
 
     @contextlib.contextmanager
     def taken(self, hands: Hands) -> Iterator[None]:
-        """Wait for the turn, as long as it takes. Raises what a checkpoint raises."""
+        """Wait for the turn, as long as it takes. Raises what a checkpoint raises.
+
+        Meanwhile the phase tells who has it. One who is paused keeps it, for blocks may be on their
+        way then.
+        """
         while not self._lock.acquire(timeout=_LOOK):
-            hands.phase("waiting for another job on memory blocks")
+            hands.phase(_waiting_for(self._holder))
             hands.checkpoint()
         try:
+            self._holder = hands
             yield
         finally:
+            self._holder = None
             self._lock.release()
 
     @contextlib.contextmanager
     def now(self) -> Iterator[None]:
         """Take the turn at once. Raises TryLater where somebody has it."""
         if not self._lock.acquire(blocking=False):
-            raise TryLater("a job works on memory blocks", hint="zonectl jobs shows it")
+            holder = self._holder
+            whose = "a job" if holder is None else holder.name
+            raise TryLater(f"{whose} works on memory blocks", hint="zonectl jobs shows it")
         try:
+            self._holder = Direct()
             yield
         finally:
+            self._holder = None
             self._lock.release()
+
+
+def _waiting_for(holder: Hands | None) -> str:
+    """Return whom one waits for; None has only just taken its turn, or given it up."""
+    if holder is None:
+        return "waiting for another job on memory blocks"
+    paused = ", which is paused" if holder.is_paused else ""
+    return f"waiting for {holder.name}{paused}: it has memory blocks in hand"

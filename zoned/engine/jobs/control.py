@@ -82,9 +82,12 @@ class JobControl:
         change: Change,
         changed: Callable[[], None],
         *,
+        name: str = "a job",
         progress: Progress | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`name` is what others call the job who wait for it."""
+        self.name = name
         self._change = change
         self._changed = changed
         self._clock = clock
@@ -119,6 +122,11 @@ class JobControl:
         with self._wake:
             self._wake.wait_for(lambda: not self._paused or self.ends)
             self._raise_if_ending()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the job stops, or is to stop, at its next checkpoint until it is resumed."""
+        return self._paused and not self.ends
 
     @property
     def ends(self) -> bool:

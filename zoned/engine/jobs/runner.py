@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from zoned.engine.jobs.control import Cancelled, JobControl, Suspended
 from zoned.errors import Bug, JobOver, NoSuchJob, Partial, TryLater, ZoneBusy, ZonedError
+from zoned.idset import format_ids
 from zoned.model.dma.held import reservation_of_owner
 from zoned.model.job import Job, JobError, JobState, Progress
 
@@ -82,20 +83,29 @@ class JobRunner:
     def get(self, number: int) -> Job:
         """Return a job as it is now. Raises NoSuchJob."""
         entry = self._entries.get(number)
-        job = entry.shown if entry else self._book.get(number)
+        job = self._shown(entry) if entry else self._book.get(number)
         if job is None:
             raise NoSuchJob(f"there is no job {number}", hint="zonectl jobs lists them")
         return job
 
     def list(self) -> tuple[Job, ...]:
         """Return all jobs that are known, oldest first."""
-        shown = {number: entry.shown for number, entry in self._entries.copy().items()}
+        shown = {number: self._shown(entry) for number, entry in self._entries.copy().items()}
         # The book second: what has ended meanwhile is over.
         jobs = {
             number: job if job.state.is_over else shown.get(number, job)
             for number, job in self._book.jobs.items()
         }
         return tuple(jobs[number] for number in sorted(jobs))
+
+    def _shown(self, entry: _Entry) -> Job:
+        """Return a job as it is now, with what it waits for where that is its turn."""
+        job = entry.shown
+        running = [each.id for each in self.active if each.state is JobState.RUNNING]
+        if job.state is not JobState.QUEUED or not running:
+            return job
+        phase = f"waiting for one of the jobs {format_ids(running)} to end"
+        return replace(job, progress=replace(job.progress, phase=phase))
 
     @property
     def unfinished(self) -> tuple[int, ...]:
@@ -242,7 +252,10 @@ class JobRunner:
     # Under the lock
 
     def _add(self, job: Job, body: Body) -> _Entry:
-        control = JobControl(self._change, lambda: self._tell(job.id), progress=job.progress)
+        name = f"job {job.id} ({job.request.what})"
+        control = JobControl(
+            self._change, lambda: self._tell(job.id), name=name, progress=job.progress
+        )
         entry = _Entry(job=job, body=body, control=control)
         self._entries[job.id] = entry
         self._news[job.id] = None

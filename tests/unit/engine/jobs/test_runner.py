@@ -162,6 +162,12 @@ def test_four_run_at_once_and_the_others_in_order(bench: Bench) -> None:
     jobs = [bench.start() for _ in range(7)]
     states = [bench.runner.get(number).state for number, _ in jobs]
     assert states == [JobState.RUNNING] * 4 + [JobState.QUEUED] * 3
+    shown = [job.progress.phase for job in bench.runner.list()]
+    assert shown == [""] * 4 + ["waiting for one of the jobs 1-4 to end"] * 3
+    assert bench.runner.get(5).progress.phase == shown[4]
+    assert jobs[0][1].began.wait(LIMIT)
+    assert jobs[0][1].control is not None
+    assert jobs[0][1].control.name == "job 1 (test)"
     for ends, begins in ((2, 4), (0, 5), (4, 6)):
         assert not jobs[begins][1].began.is_set()
         jobs[ends][1].end()

@@ -106,7 +106,8 @@ class Leaving:
     def run(self, switch: BlockSwitch, *, keep: bool) -> None:
         """Take all blocks offline, and put back what strayed.
 
-        Raises NodeInUse, NoRoom, what BlockSwitch raises, Partial. What was taken is brought back
+        Raises NodeInUse, NoRoom, what BlockSwitch raises (NotAsWritten also where a block came back
+        online meanwhile), Partial. What was taken is brought back
         then, or stays offline with `keep`.
         """
         self._control.expect(sum(block.size or 0 for block in self._blocks))
@@ -121,6 +122,7 @@ class Leaving:
                 self._control.count(Outcome.MOVED, block.size or 0)
             put_back_strays(self._machine, self._control)
             self._refuse_zones()
+            self._refuse_online()
         except (ZonedError, Cancelled) as error:
             self._end(switch, error, keep=keep)
             raise
@@ -162,13 +164,34 @@ class Leaving:
         if refusal is not None:
             raise refusal
 
+    def _refuse_online(self) -> None:
+        """Raise NotAsWritten where somebody else brought a block online again, for what lies there
+        is lost with the module.
+        """
+        online = frozenset(self._numbers) - self._offline()
+        if online:
+            raise NotAsWritten(
+                f"memory blocks {format_ids(online)} of node {self._node} were brought online by"
+                " somebody else meanwhile",
+                hint="a udev rule or another program may do so; keep it from that and try again",
+            )
+
+    def _offline(self) -> frozenset[int]:
+        """Return the blocks that are offline, or gone."""
+        found = ((number, read_block(self._machine.root, number)) for number in self._numbers)
+        return frozenset(
+            number
+            for number, block in found
+            if block is None or block.state is not BlockState.ONLINE
+        )
+
     def _end(self, switch: BlockSwitch, error: Exception, *, keep: bool) -> None:
         """Bring back what was taken, or leave it offline if that was wished."""
-        taken = self._taken()
+        taken = self._offline() & {each.number for each in self._taken()}
         if keep and taken and isinstance(error, ZonedError):
+            listed = format_ids(taken)
             self.settle()
             self._tidy()
-            listed = format_ids(each.number for each in taken)
             raise Partial(f"memory blocks {listed} are offline, then: {error}") from error
         self.bring_back(switch)
 

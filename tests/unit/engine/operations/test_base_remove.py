@@ -20,6 +20,7 @@ from zoned.errors import (
     KernelRefused,
     NodeInUse,
     NoRoom,
+    NotAsWritten,
     NotRemovable,
     Partial,
     Unsupported,
@@ -148,6 +149,33 @@ def test_kept_where_that_is_wished(there: Scene) -> None:
         there.run(REMOVE, "2", keep=True)
     assert there.memory.kinds() == FULL | {18: "-", 19: "-"}
     assert there.memory.done == ["19 offline", "18 offline", "strays"]
+    assert not there.held()
+
+
+def bring_back_19(there: Scene) -> None:
+    """Have somebody else bring block 19 online once 16, the last one, is about to go."""
+
+    def other(number: int) -> None:
+        if number == 16:
+            there.memory.on_switch = lambda _: None
+            there.memory.remove(19)
+            there.memory.add(2, 19, zone="Movable")
+
+    there.memory.on_switch = other
+
+
+def test_block_that_somebody_else_brings_online_again(there: Scene) -> None:
+    bring_back_19(there)
+    with pytest.raises(NotAsWritten, match="memory blocks 19 of node 2 were brought online"):
+        there.run(REMOVE, "2")
+    assert there.memory.kinds() == FULL
+    assert not there.held()
+
+
+def test_block_that_somebody_else_brings_online_again_is_not_told_as_kept(there: Scene) -> None:
+    bring_back_19(there)
+    with pytest.raises(Partial, match="memory blocks 16-18 are offline, then: memory blocks 19"):
+        there.run(REMOVE, "2", keep=True)
     assert not there.held()
 
 

@@ -19,6 +19,8 @@ from zoned.model.dma.rung import Rung
 from zoned.units import format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from zoned.engine.blocks.hands import Hands
     from zoned.engine.machine import Machine
     from zoned.model.dma.held import Held
@@ -45,7 +47,9 @@ class Lowmem:
         """
         offer = read_offer(machine.root, blocks=False)
         name = low_zone(held.mask)
-        wanted = _demand(machine, offer).get(name, 0)
+        # Those on their way in are not protected yet, and see to that themselves.
+        counted = [each for each in _all(machine) if each.standing or each.name == held.name]
+        wanted = _demand(offer, counted).get(name, 0)
         kept = protected(offer.zones or (), name)
         if kept >= wanted:
             return []
@@ -65,10 +69,7 @@ def put_back(machine: Machine) -> None:
     """Put the setting back that the last such reservation could not. Raises KernelRefused,
     NotAsWritten.
     """
-    reservations = machine.ledger.touched.reservations.values()
-    if machine.ledger.touched.ratio is not None and not any(
-        each.rung is Rung.LOWMEM for each in reservations
-    ):
+    if machine.ledger.touched.ratio is not None and not _all(machine):
         _protect(machine, Offer())
 
 
@@ -85,7 +86,7 @@ def _raise(machine: Machine, offer: Offer, held: Held) -> None:
     try:
         _protect(machine, offer)
         name = low_zone(held.mask)
-        wanted = _demand(machine, offer)[name]
+        wanted = _demand(offer, _all(machine))[name]
         kept = protected(read_kernel_zones(machine.root) or (), name)
         if kept < wanted:
             raise RungFails(
@@ -105,7 +106,8 @@ def _protect(machine: Machine, offer: Offer, without: str = "") -> None:
     if now is None or former is None:
         ledger.ratio_was(None)
         return
-    zones, wanted = offer.zones or (), _demand(machine, offer, without)
+    others = [each for each in _all(machine) if each.name != without]
+    zones, wanted = offer.zones or (), _demand(offer, others)
     ratios = ratios_for(zones, former, wanted)
     if ratios != now or any(protected(zones, name) < size for name, size in wanted.items()):
         ledger.ratio_was(now)
@@ -114,13 +116,11 @@ def _protect(machine: Machine, offer: Offer, without: str = "") -> None:
         ledger.ratio_was(None)
 
 
-def _demand(machine: Machine, offer: Offer, without: str = "") -> dict[str, int]:
+def _all(machine: Machine) -> list[Held]:
+    """Return the reservations of this rung, also those on their way in or out."""
     reservations = machine.ledger.touched.reservations.values()
-    return demand_of(
-        offer,
-        [
-            (each.mask, each.size)
-            for each in reservations
-            if each.rung is Rung.LOWMEM and each.name != without
-        ],
-    )
+    return [each for each in reservations if each.rung is Rung.LOWMEM]
+
+
+def _demand(offer: Offer, reservations: Iterable[Held]) -> dict[str, int]:
+    return demand_of(offer, [(each.mask, each.size) for each in reservations])

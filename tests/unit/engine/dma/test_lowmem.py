@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -81,6 +82,17 @@ def test_one_that_fails_leaves_the_others_theirs(scene: Scene) -> None:
         hold(scene, "b", 64 * MIB)
     assert scene.memory.ratio == (256, 1, 32, 0, 0)
     assert scene.engine.machine.ledger.touched.ratio == RATIO
+
+
+def test_one_on_its_way_in_is_no_fault_of_those_that_stand(scene: Scene) -> None:
+    held = hold(scene)
+    planned = Held(name="b", rung=Rung.LOWMEM, size=64 * MIB, mask=bits_mask(31))
+    scene.engine.machine.ledger.reserved(planned)
+    assert Lowmem().faults(scene.engine.machine, held) == []
+    assert Lowmem().faults(scene.engine.machine, planned) == []
+    scene.engine.machine.ledger.reserved(replace(held, standing=True))
+    (told,) = Lowmem().faults(scene.engine.machine, planned)
+    assert "and 128MiB are needed" in told
 
 
 def test_a_ratio_that_suffices_stays(scene: Scene) -> None:

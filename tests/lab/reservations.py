@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory that is reserved for devices, as the ledger tells of it: reading it takes no time."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.wait import wait_until
 
 LEDGER = "/run/zoned/ledger.json"
+_POLICY = "/etc/zoned/zones.d/50-device.yaml"
 _DRIVER_OF_REGION = "/sys/bus/dax/devices/dax0.0/driver"
 
 
@@ -51,3 +54,16 @@ def have_region(guest: Guest) -> None:
         mode = ["-f", "-e", "namespace0.0", "-m", "devdax", "-M", "mem"]
         guest.check(["ndctl", "create-namespace", *mode])
         wait_until(lambda: guest.exists(_DRIVER_OF_REGION), "the driver of dax0.0")
+
+
+@contextlib.contextmanager
+def in_force(guest: Guest, policy: str) -> Iterator[None]:
+    """Have a policy for devices for a while; afterwards nothing is reserved any more."""
+    guest.write(_POLICY, policy)
+    guest.check(["zonectl", "reload"])
+    try:
+        yield
+    finally:
+        guest.check(["rm", "-f", _POLICY])
+        guest.check(["zonectl", "reload"])
+        none_left(guest)

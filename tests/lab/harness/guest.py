@@ -274,9 +274,10 @@ class Guest:
                 process.kill()
 
     def close(self) -> None:
-        """End the guest; what it had on its disk is gone."""
-        self.ended = True
-        self.machine.close()
+        """End the guest, if it has not been; what it had on its disk is gone."""
+        if not self.ended:
+            self.ended = True
+            self.machine.close()
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,8 @@ from zoned.engine.fence.keep import fenced_nodes
 from zoned.engine.migration import whole
 from zoned.engine.operations import clear, create
 from zoned.errors import FenceImpossible, MovableOnly, NodeTaken, Unsupported
+from zoned.kernel.cgroup.fence import Loose
+from zoned.kernel.process import Process
 from zoned.model.job import JobKind
 from zoned.model.policy import Policy, SystemReserve
 from zoned.model.zone import Backing, ZoneSpec
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from zoned.engine.engine import Engine
     from zoned.engine.operations.transfer import Transfer
+    from zoned.model.job import Progress
 
 POLICY = Policy(reserve=SystemReserve(default=0))
 
@@ -52,8 +55,8 @@ def engine(world: World, fence: FakeFence, monkeypatch: pytest.MonkeyPatch) -> E
     return engine
 
 
-def make(engine: Engine, zone: ZoneSpec) -> None:
-    run_job(engine, JobKind.CREATE, spec=zone)
+def make(engine: Engine, zone: ZoneSpec) -> Progress:
+    return run_job(engine, JobKind.CREATE, spec=zone)
 
 
 def test_others_are_kept_off_for_as_long_as_the_zone_is_there(
@@ -194,3 +197,21 @@ def test_the_job_tells_what_the_kernel_has_there(
     monkeypatch.setattr(create, "tell_of_others", lambda _, __, zone: notes.append(zone.name))
     make(engine, spec("2"))
     assert notes == ["hpc"]
+
+
+@pytest.mark.parametrize(
+    ("processes", "threads", "told"),
+    [
+        (0, 90, "nobody can keep 90 threads of the kernel and 0 processes"),
+        (2, 90, "nobody can keep 90 threads of the kernel and 2 processes"),
+        (0, 0, None),
+    ],
+)
+def test_the_job_tells_who_cannot_be_kept_off(
+    engine: Engine, fence: FakeFence, processes: int, threads: int, told: str | None
+) -> None:
+    one = Process(pid=7, start_time=1, name="sh", uid=0, ppid=1)
+    fence.loose_ones = Loose(processes=(one,) * processes, kernel_threads=threads)
+    job = make(engine, spec("2"))
+    said = [note for note in job.notes if "nobody can keep" in note]
+    assert said == ([f"{told}, all in the root group, off node 2"] if told else [])

@@ -17,6 +17,7 @@ from zoned.units import format_size
 
 if TYPE_CHECKING:
     from zoned.engine.jobs.control import JobControl
+    from zoned.engine.machine import Machine
     from zoned.engine.operations.context import Context
     from zoned.model.job import JobRequest
     from zoned.model.zone import Zone
@@ -66,3 +67,16 @@ def tell_of_others(context: Context, control: JobControl, zone: Zone) -> None:
             f"{format_size(others)} of node {node.id} are in use by others: the kernel itself, and"
             " file cache that no process maps, which goes when the zone needs the memory"
         )
+    _tell_of_loose(machine, control, zone)
+
+
+def _tell_of_loose(machine: Machine, control: JobControl, zone: Zone) -> None:
+    """Tell how many the fence does not keep off. What the kernel runs is no reason for an alert."""
+    loose = machine.fence.loose() if machine.fence else None
+    if loose is None or not (loose.processes or loose.kernel_threads):
+        return
+    control.note(
+        f"nobody can keep {loose.kernel_threads} threads of the kernel and"
+        f" {len(loose.processes)} processes, all in the root group, off node"
+        f" {format_ids(zone.nodes)}"
+    )

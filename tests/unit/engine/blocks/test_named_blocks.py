@@ -98,3 +98,11 @@ def test_a_job_that_is_cut_off_leaves_nothing_and_goes_on_anew(stage: Stage) -> 
     stage.memory.on_switch = lambda _: None
     stage.engine.bodies()[JobKind.OFFLINE](request)(control_of())
     assert stage.of(PARKED) == [9, 11]
+
+
+def test_a_job_that_was_cut_off_at_its_very_end_is_done(stage: Stage) -> None:
+    """All is parked, and only the daemon's own record of it is missing."""
+    request, body = stage.engine.prepare(JobKind.OFFLINE, {"blocks": "9,11"})
+    body(control_of())
+    stage.engine.bodies()[JobKind.OFFLINE](request)(control_of())
+    assert stage.of(PARKED) == [9, 11]

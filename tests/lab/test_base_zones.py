@@ -11,7 +11,9 @@ import pytest
 from tests.lab.following import PARTIAL, follow, wait_for
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.wait import wait_until
+from tests.lab.killing import Kill
 from tests.lab.programs import anonymous_by_node, pids, start_hog
+from tests.lab.reservations import ledger
 from tests.lab.test_zones import ask, refused
 
 MIB = 1 << 20
@@ -193,6 +195,25 @@ def test_movable_memory_alone_always_leaves(plain: Guest) -> None:
     assert hog.pid in pids(guest)
     guest.check(["zonectl", "destroy", "both", "--kill"])
     assert not fresh_codes(guest)
+
+
+def test_killed_while_a_base_zone_leaves(plain: Guest) -> None:
+    """Of movable memory alone, which always can: with the first of two blocks, and with the last.
+
+    What was taken is back before the daemon is there again, and then its job takes all.
+    """
+    guest = plain
+    guest.write(AUTO, "offline")
+    guest.plug_dimm("killed", node=4, size=2 * BLOCK)
+    wait_until(lambda: kinds(guest, 4) == ["-"] * 2, "2 blocks of node 4")
+    for taken in (1, 2):
+        follow(guest, "base", "add", "4", "--movable-only")
+        assert kinds(guest, 4) == ["Movable"] * 2
+        wait_for(guest, Kill(guest, "blocks", f"least {taken}").during("base", "remove", "4"))
+        assert kinds(guest, 4) == ["-"] * 2
+        assert not ledger(guest)["blocks"]
+        assert not fresh_codes(guest)
+    pull(guest, "killed", 4)
 
 
 def test_policy_of_movable_memory_alone(ours: Guest) -> None:

@@ -118,6 +118,8 @@ def test_parked_blocks_leave_the_machine_and_return(settled_guest: Guest) -> Non
     create(guest, "db", "384MiB", node=3)
     assert held(guest, "zone:db") == parked
     assert offline_bytes(guest) == 0
+    told = refused(guest, "blocks", "offline", str(parked[0]))
+    assert f"[wrong-block] memory block {parked[0]} is held already: zone:db" in told
     guest.check(["zonectl", "destroy", "db"])
     assert held(guest, "parked") == parked
     assert offline_bytes(guest) == 3 * _BLOCK

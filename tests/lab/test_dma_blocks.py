@@ -126,6 +126,8 @@ def test_nobody_else_takes_these_blocks(machine: Guest) -> None:
     mine = set(held(machine, _OWNER))
     told = refused(machine, "blocks", "park", "--node", "1", "--size", "512MiB")
     assert f"for reservation {_NAME}" in told
+    told = refused(machine, "blocks", "offline", str(min(mine)))
+    assert f"[wrong-block] memory block {min(mine)} is held already: {_OWNER}" in told
     assert set(held(machine, _OWNER)) == mine
     status = ask(machine, "status")
     (node,) = {each["node"] for each in ask(machine, "blocks", "list") if each["id"] in mine}

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -393,11 +391,3 @@ def test_what_is_unsure_is_told() -> None:
         "",
         "none there: blocks: only root may know",
     ]
-
-
-def test_importing_the_commands_is_cheap() -> None:
-    code = (
-        "import sys, zoned.cli.dma;"
-        "assert not {'pydantic', 'yaml', 'numpy', 'zoned.model.dma.allot'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

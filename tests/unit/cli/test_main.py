@@ -157,3 +157,11 @@ def test_what_is_slow_to_load_is_not_loaded_to_start() -> None:
         text=True,
     )
     assert found.stdout == "[]\n"
+
+
+def test_importing_the_commands_for_devices_is_cheap() -> None:
+    code = (
+        "import sys, zoned.cli.dma;"
+        "assert not {'pydantic', 'yaml', 'numpy', 'zoned.model.dma.allot'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,10 +19,9 @@ from zoned.model.job import JobKind
 from zoned.model.zone import Backing, ZoneSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-from tests.unit.engine.blocks.stage import NORMAL, POLICY, Killed, Stage, make_stage, spec
+from tests.unit.engine.blocks.stage import NORMAL, POLICY, Stage, make_stage, spec
 
 
 def test_a_zone_gets_movable_blocks_and_gives_them_back(stage: Stage) -> None:
@@ -228,126 +227,6 @@ def test_reset_brings_everything_back(stage: Stage) -> None:
     assert not stage.engine.machine.ledger.touched.blocks
 
 
-def create(stage: Stage) -> tuple[JobKind, dict[str, Any]]:
-    return JobKind.CREATE, {"spec": spec(3)}
-
-
-def create_from_pool(stage: Stage) -> tuple[JobKind, dict[str, Any]]:
-    stage.run(JobKind.PARK, node=1, size=2 * BLOCK)
-    return JobKind.CREATE, {"spec": spec(3)}
-
-
-def grow(stage: Stage) -> tuple[JobKind, dict[str, Any]]:
-    stage.create(1)
-    return JobKind.RESIZE, {"name": "db", "size": 3 * BLOCK}
-
-
-def shrink(stage: Stage) -> tuple[JobKind, dict[str, Any]]:
-    stage.create(3)
-    return JobKind.RESIZE, {"name": "db", "size": BLOCK}
-
-
-def destroy(stage: Stage) -> tuple[JobKind, dict[str, Any]]:
-    stage.create(3)
-    return JobKind.DESTROY, {"name": "db"}
-
-
-def park(_: Stage) -> tuple[JobKind, dict[str, Any]]:
-    return JobKind.PARK, {"node": 1, "size": 2 * BLOCK}
-
-
-def unpark(stage: Stage) -> tuple[JobKind, dict[str, Any]]:
-    stage.run(JobKind.PARK, node=1, size=3 * BLOCK)
-    return JobKind.UNPARK, {"node": 1, "size": 2 * BLOCK}
-
-
-SCENARIOS = (create, create_from_pool, grow, shrink, destroy, park, unpark)
-
-
-def check(stage: Stage) -> None:
-    """Assert that every block is where the zones, the pool and the ledger say."""
-    machine = stage.engine.machine
-    needs = needs_of(machine)
-    assert (needs.short, needs.back) == ({}, ())
-    wanted = dict.fromkeys(stage.of("zone:db"), "Movable")
-    wanted |= dict.fromkeys(stage.of(PARKED), "-")
-    assert set(machine.ledger.touched.blocks) == set(wanted)
-    assert stage.kinds == NORMAL | wanted
-
-
-@pytest.mark.parametrize("resumed", [True, False], ids=["resumed", "forgotten"])
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_killed_at_any_point(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    scenario: Callable[[Stage], tuple[JobKind, dict[str, Any]]],
-    *,
-    resumed: bool,
-) -> None:
-    for point in range(300):
-        with monkeypatch.context() as patch:
-            stage = make_stage(tmp_path / str(point), patch)
-            kind, parameters = scenario(stage)
-            request, body = stage.engine.prepare(kind, parameters)
-            stage.left = point
-            try:
-                body(control_of())
-                came_through = True
-            except Killed:
-                came_through = False
-            engine = stage.restart()
-            assert "-" not in {
-                each for number, each in stage.kinds.items() if number not in stage.of(PARKED)
-            }, "nothing is left offline"
-            if resumed:
-                engine.bodies()[kind](request)(control_of())
-            needs = needs_of(engine.machine)
-            for name in needs.short:
-                stage.run(JobKind.FILL, name=name)
-            stage.run(JobKind.GIVE_BACK)
-            check(stage)
-            if came_through:
-                assert point > 5
-                return
-    pytest.fail("it never came through")
-
-
-@pytest.mark.parametrize("resumed", [True, False], ids=["resumed", "forgotten"])
-@pytest.mark.parametrize("former", ["Normal", "Movable"])
-@pytest.mark.parametrize("named", [True, False], ids=["named", "best"])
-def test_killed_at_any_point_no_more_is_parked_than_was_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, former: str, *, named: bool, resumed: bool
-) -> None:
-    asked = {"blocks": "14-15"} if named else {"node": 1, "size": 2 * BLOCK}
-    kind = JobKind.OFFLINE if named else JobKind.PARK
-    for point in range(300):
-        with monkeypatch.context() as patch:
-            stage = make_stage(tmp_path / str(point), patch)
-            stage.memory.remove(14, 15)
-            stage.memory.add(1, 14, 15, zone=former)
-            found = stage.kinds
-            request, body = stage.engine.prepare(kind, asked)
-            stage.left = point
-            try:
-                body(control_of())
-                came_through = True
-            except Killed:
-                came_through = False
-            stage.restart()
-            if resumed:
-                stage.engine.bodies()[kind](request)(control_of())
-            assert stage.of(PARKED) in ([[14, 15]] if resumed else [[], [14, 15]])
-            stage.run(JobKind.GIVE_BACK)
-            assert stage.kinds == found | dict.fromkeys(stage.of(PARKED), "-")
-            if stage.of(PARKED):
-                stage.run(JobKind.UNPARK, node=1)
-            assert stage.kinds == found
-            if came_through:
-                assert point > 5
-                return
-    pytest.fail("it never came through")
-
-
 def test_what_the_ledger_alone_knows_is_struck_off(stage: Stage) -> None:
     """Killed between the ledger and the kernel: the block was never touched."""
     entry = HeldBlock(number=12, owner="zone:db", former="Normal")
@@ -355,29 +234,6 @@ def test_what_the_ledger_alone_knows_is_struck_off(stage: Stage) -> None:
     stage.restart()
     assert not stage.engine.machine.ledger.touched.blocks
     assert stage.kinds == NORMAL
-
-
-def test_killed_at_any_point_no_block_counts_that_was_never_emptied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for point in range(300):
-        with monkeypatch.context() as patch:
-            stage = make_stage(tmp_path / str(point), patch)
-            stage.memory.remove(13, 14, 15)
-            stage.memory.add(1, 13, 14, 15, zone="Movable")
-            request, body = stage.engine.prepare(*create(stage))
-            stage.left = point
-            try:
-                body(control_of())
-                came_through = True
-            except Killed:
-                came_through = False
-            stage.restart().bodies()[JobKind.CREATE](request)(control_of())
-            assert stage.of("zone:db") == [13, 14, 15]
-            assert {"13 offline", "14 offline", "15 offline"} <= {*stage.memory.done}
-            if came_through:
-                return
-    pytest.fail("it never came through")
 
 
 def test_what_was_owed_and_not_taken_again_is_owed_still(stage: Stage) -> None:

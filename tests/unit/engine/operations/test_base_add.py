@@ -98,6 +98,14 @@ def watch_new_memory(scene: Scene) -> None:
     scene.engine = started(scene.world, policy)
 
 
+def add_all_but_18(scene: Scene) -> None:
+    """Have node 2 added, of whose three blocks the last one does not become movable."""
+    with pytest.raises(Partial, match="memory blocks 18 of node 2 stay"):
+        scene.run(ADD, "2")
+    assert kinds(scene) == "KMK"
+    assert not scene.held()
+
+
 @pytest.mark.parametrize("error", [None, BlockRefused("EINVAL"), NotAsWritten("other word")])
 def test_somebody_else_is_first_with_a_block(scene: Scene, error: ZonedError | None) -> None:
     watch_new_memory(scene)
@@ -171,11 +179,8 @@ def test_somebody_else_brings_a_block_online_that_is_to_be_movable(
         scene.memory.on_switch(number)
 
     scene.memory.on_switch = taken
-    with pytest.raises(Partial, match="memory blocks 18 of node 2 stay"):
-        scene.run(ADD, "2")
-    assert kinds(scene) == "KMK"
+    add_all_but_18(scene)
     assert "block 18 was brought online by somebody else meanwhile, as Normal" in scene.notes()
-    assert not scene.held()
     assert [alert.subject for alert in find_races(scene.engine.machine)] == ["node 2"]
 
 
@@ -188,11 +193,8 @@ def test_block_that_does_not_become_movable_comes_back_as_it_was(scene: Scene) -
             scene.memory.busy[18] = [BlockRefused("18 holds on")]
 
     scene.memory.on_switch = taken
-    with pytest.raises(Partial, match="memory blocks 18 of node 2 stay"):
-        scene.run(ADD, "2")
-    assert kinds(scene) == "KMK"
+    add_all_but_18(scene)
     assert "18 holds on" in scene.notes()
-    assert not scene.held()
 
 
 def test_region_becomes_memory(scene: Scene) -> None:

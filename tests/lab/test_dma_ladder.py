@@ -97,7 +97,7 @@ def test_the_words_that_are_told_make_it_hold_after_the_next_boot(
     wanted = ladder("devdax", "pending-reboot")
     with plugged(zoned_guest, BITS_31), in_force(zoned_guest, wanted):
         words = devices(zoned_guest)[DEVICE]["kernel_words"]
-        told = zoned_guest.run(["zonectl", "dma", "check"]).stdout
+        told = zoned_guest.check(["zonectl", "dma", "list"])
     make = re.search(r"and once after that boot: (.*)$", told, re.M)
     assert make
     size, base = (int(each) * MIB for each in re.findall(r"(\d+)M", words))

@@ -4,7 +4,7 @@
 import json
 import re
 
-from tests.lab.harness.guest import Guest
+from tests.lab.harness.guest import PYTHON, Guest
 from tests.lab.harness.wait import wait_until
 from tests.lab.test_zones import ask
 
@@ -55,3 +55,26 @@ def test_plugged_memory_is_noticed(zoned_guest: Guest) -> None:
     zoned_guest.unplug_dimm("plugged")
     wait_until(lambda: len(ask(zoned_guest, "topology")["nodes"]) == 4, "the end of node 4")
     zoned_guest.write(policy, before)
+
+
+_FLOOD = """
+import pathlib, sys
+from zoned.kernel import udev
+
+udev._BUFFER = 1
+device, count = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+monitor = udev.EventMonitor(("memory",))
+for number in (count, 1):
+    for _ in range(number):
+        device.write_text("change")
+    print(*monitor.drain(), sep=",")
+"""
+
+
+def test_events_that_were_lost_are_noticed_and_the_next_ones_heard(zoned_guest: Guest) -> None:
+    device = "/sys/devices/system/memory/memory8"
+    told = zoned_guest.check([PYTHON, "-c", _FLOOD, f"{device}/uevent", "40"])
+    flood, after = (line.split(",") for line in told.splitlines())
+    assert flood.count("overflow") == 1
+    assert len(flood) < 40
+    assert after == ["change memory8"]

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel's device events, through pyudev (imported nowhere else).
 
-Events are only a hint that something changed: what it is now is read again from sysfs.
+Events are only a hint that something changed: what it is now is read again from sysfs. Where they
+came faster than they were read, the socket has an error until somebody takes it: netlink(7).
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import os
+import socket
 from dataclasses import dataclass
 
 import pyudev
@@ -67,7 +70,8 @@ class EventMonitor:
             try:
                 device = self._monitor.poll(timeout=0)
             except OSError as error:
-                if error.errno != errno.ENOBUFS:
+                # pyudev looks before it reads, and tells of any error without its number.
+                if (error.errno or take_error(self.fileno())) != errno.ENOBUFS:
                     raise
                 events.append(OVERFLOW)
                 continue
@@ -86,3 +90,12 @@ class EventMonitor:
             self._monitor.set_receive_buffer_size(_BUFFER)
         except OSError as error:
             _log.debug("event buffer stays small: %s", error)
+
+
+def take_error(file: int) -> int:
+    """Return the number of the error that a socket has, which it then has no more; 0 without one.
+
+    Source: socket(7), SO_ERROR.
+    """
+    with socket.socket(fileno=os.dup(file)) as found:
+        return found.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

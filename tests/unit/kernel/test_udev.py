@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import errno
+import select
+import socket
 from collections import deque
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,8 @@ import pytest
 import pyudev
 
 from zoned.errors import Unsupported
-from zoned.kernel.udev import OVERFLOW, DeviceEvent, EventMonitor
+from zoned.kernel import udev
+from zoned.kernel.udev import OVERFLOW, DeviceEvent, EventMonitor, take_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,6 +78,33 @@ def test_lost_events_count_as_one_and_the_rest_is_read(monkeypatch: pytest.Monke
     assert fake.subsystems == ["memory", "node"]
     assert fake.started
     assert monitor.fileno() == 7
+
+
+def test_lost_events_that_pyudev_sees_before_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(udev, "take_error", {7: errno.ENOBUFS}.get)
+    unnamed = OSError("Error while polling fd: 7")
+    fake = FakeMonitor([event("online", "memory40"), unnamed, event("add", "node4")])
+    _, lost, _ = listen(monkeypatch, fake).drain()
+    assert lost is OVERFLOW
+
+
+def test_another_error_of_the_socket_is_not_taken_for_lost_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(udev, "take_error", lambda _: errno.EIO)
+    with pytest.raises(OSError, match="Error while polling"):
+        listen(monkeypatch, FakeMonitor([OSError("Error while polling fd: 7")])).drain()
+
+
+def test_an_error_of_a_socket_is_taken_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nobody = server.getsockname()
+    with socket.socket() as caller:
+        caller.settimeout(0)
+        caller.connect_ex(nobody)
+        select.select([], [caller], [])
+        assert take_error(caller.fileno()) == errno.ECONNREFUSED
+        assert take_error(caller.fileno()) == 0
 
 
 def test_a_buffer_that_may_not_grow_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:

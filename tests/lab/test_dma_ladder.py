@@ -100,6 +100,7 @@ def test_the_words_that_are_told_make_it_hold_after_the_next_boot(
         told = zoned_guest.check(["zonectl", "dma", "list"])
     make = re.search(r"and once after that boot: (.*)$", told, re.M)
     assert make
+    said = f"if nobody has made use of it: {make[1]}"
     size, base = (int(each) * MIB for each in re.findall(r"(\d+)M", words))
     topology = zoned_guest.topology
     zoned_guest.close()
@@ -112,6 +113,8 @@ def test_the_words_that_are_told_make_it_hold_after_the_next_boot(
         assert found
         # The number of the other one, which was there before, is 0.
         assert found[1] == "namespace1.0"
+        with plugged(guest, BITS_31), in_force(guest, wanted):
+            assert said in guest.check(["zonectl", "dma", "list"])
         guest.shell(make[1])
         with plugged(guest, BITS_31), in_force(guest, wanted):
             held = stand_for(guest, DEVICE)[DEVICE]

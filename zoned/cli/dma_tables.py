@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zoned.cli.output import Row, Table, columns
 from zoned.model.dma.allot import DmaState, reach
-from zoned.model.dma.boot_line import afterwards, boot_words
+from zoned.model.dma.boot_line import afterwards, boot_words, to_do
 from zoned.model.dma.device import Iommu
 from zoned.model.dma.limit import LimitSource, mask_text
 from zoned.units import format_size
@@ -215,23 +215,29 @@ def _troubles(found: Sequence[Report]) -> Iterator[str]:
 
 
 def _words(report: Report) -> str | None:
-    span = _at_boot(report)
+    span = _at_boot(report, booted=False)
     return None if span is None else boot_words(span)
 
 
-def _at_boot(report: Report) -> Span | None:
+def _at_boot(report: Report, *, booted: bool) -> Span | None:
     step = None if report.verdict is None else report.verdict.step
-    return None if step is None or report.holding is not None else step.span
+    if step is None or step.booted is not booted or report.holding is not None:
+        return None
+    return step.span
 
 
 def _at_next_boot(found: Sequence[Report]) -> list[str]:
     """Return what to do for all of these together."""
-    spans = list(dict.fromkeys(span for each in found if (span := _at_boot(each)) is not None))
-    if not spans:
-        return []
-    words = " ".join(map(boot_words, spans))
-    then = [f"and once after that boot: {afterwards(span)}" for span in spans]
-    return [f"add to the kernel's command line: {words}", *then]
+    told = [to_do(span, booted=True) for span in _spans(found, booted=True)]
+    spans = _spans(found, booted=False)
+    if spans:
+        told.append(f"add to the kernel's command line: {' '.join(map(boot_words, spans))}")
+    return told + [f"and once after that boot: {afterwards(span)}" for span in spans]
+
+
+def _spans(found: Sequence[Report], *, booted: bool) -> list[Span]:
+    spans = (_at_boot(each, booted=booted) for each in found)
+    return list(dict.fromkeys(span for span in spans if span is not None))
 
 
 def _facts(report: Report) -> Iterator[Row]:

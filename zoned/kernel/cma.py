@@ -5,7 +5,7 @@ No file says so. The kernel's log of the boot does, for as long as it is not ove
 command line sets bounds for one area. Either is relied on only where it accounts for all of the
 areas: newer kernels may make one of that size for each node besides (seen on 7.3).
 
-Sources: kernel/dma/contiguous.c, mm/cma.c ("Reserved … MiB at"), lib/cmdline.c (memparse),
+Sources: kernel/dma/contiguous.c, mm/cma.c ("Reserved … MiB at"),
 Documentation/ABI/testing/dev-kmsg, Documentation/admin-guide/kernel-parameters.txt (`cma=`,
 `hugetlb_cma=`).
 """
@@ -18,6 +18,7 @@ import re
 from typing import TYPE_CHECKING
 
 from zoned.kernel.attribute import attribute
+from zoned.kernel.memparse import AMOUNT, amount
 from zoned.model.dma.offer import Span
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 
     from zoned.kernel.root import Root
 
-_SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-_AMOUNT = r"(0x[0-9a-fA-F]+|[0-9]+)([KMGTkmgt]?)"
-_GIVEN = re.compile(rf"{_AMOUNT}@{_AMOUNT}(?:-{_AMOUNT})?")
+_GIVEN = re.compile(rf"{AMOUNT}@{AMOUNT}(?:-{AMOUNT})?")
 _RESERVED = re.compile(r"[;\s]cma: Reserved (\d+) MiB at (0x[0-9a-f]+)")
 _RECORD = 8192
 """bytes, more than any record of the log has (CONSOLE_EXT_LOG_MAX)"""
@@ -53,14 +52,8 @@ def _given(words: Sequence[str]) -> tuple[Span, ...]:
     match = _GIVEN.fullmatch(given[-1]) if given else None
     if match is None:
         return ()
-    size, start, end = (_amount(*match.group(at, at + 1)) for at in (1, 3, 5))
+    size, start, end = (amount(*match.group(at, at + 1)) for at in (1, 3, 5))
     return (Span((end or start + size) - size, size),)
-
-
-def _amount(digits: str | None, unit: str | None) -> int:
-    if digits is None:
-        return 0
-    return int(digits, 16 if digits[:2] == "0x" else 10) << _SHIFTS[(unit or "").upper()]
 
 
 @functools.cache

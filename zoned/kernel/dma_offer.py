@@ -13,7 +13,7 @@ from zoned.kernel.dax import read_dax
 from zoned.kernel.iomem import read_iomem
 from zoned.kernel.kernel_zones import read_kernel_zones, read_ratio
 from zoned.kernel.memory_block import block_size, numbered, read_blocks
-from zoned.kernel.pmem import pmem_of
+from zoned.kernel.pmem import pmem_of, set_aside_at_boot
 from zoned.model.dma.offer import Offer, Span
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def read_offer(root: Root, *, blocks: bool = True) -> Offer:
         ram=None if resources is None else _ram(resources),
         claimed=_claimed(root, resources or ()),
         pmem=pmem_of(resources or ()),
+        set_aside=set_aside_at_boot(root, resources or ()),
         x86=is_x86(root),
         regions=read_dax(root),
         zones=zones,

@@ -247,6 +247,13 @@ def test_several_command_lines_are_one(dma: Callable[..., str], folder: Path) ->
     assert text.endswith(f"after that boot: {THEN}\nand once after that boot: {afterwards(MORE)}\n")
 
 
+def test_what_this_boot_set_aside_needs_no_words(dma: Callable[..., str], folder: Path) -> None:
+    there = IOMEM.replace("-7fffffff", "-7affffff") + "7b000000-7fffffff : Persistent Memory\n"
+    write(folder, {"proc/iomem": there, "proc/cmdline": "quiet memmap=80M!1968M"})
+    assert dma("list").endswith(f"\n\nif nobody has made use of it: {THEN}\n")
+    assert by_name(dma("list", "--json"))["0000:00:03.0"]["kernel_words"] is None
+
+
 def test_explain(dma: Callable[..., str], folder: Path) -> None:
     text = dma("explain", "00:03.0")
     assert text.startswith(

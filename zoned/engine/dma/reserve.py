@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from zoned.engine.dma.holders import HOLDERS
 from zoned.errors import NoRung, PendingReboot, ReservationInUse, RungFails, ZonedError
-from zoned.model.dma.boot_line import afterwards, boot_words
+from zoned.model.dma.boot_line import to_do
 from zoned.model.dma.held import Held
 from zoned.model.dma.rung import Rung
 from zoned.units import format_size
@@ -78,10 +78,7 @@ def refuse_leased(machine: Machine, name: str) -> None:
 
 def boot_hint(step: Step | None) -> str:
     """Return what to do for a rung that holds at the next boot only; nothing for others."""
-    if step is None or step.span is None:
-        return ""
-    words, then = boot_words(step.span), afterwards(step.span)
-    return f"add to the kernel's command line: {words}; and once after that boot: {then}"
+    return "" if step is None or step.span is None else to_do(step.span, booted=step.booted)
 
 
 def _climb(machine: Machine, hands: Hands, wanted: Wanted) -> Held:
@@ -100,9 +97,10 @@ def _climb(machine: Machine, hands: Hands, wanted: Wanted) -> Held:
             failed[step.rung] = error.message
     last = next((s for s in wanted.verdict.steps if s.rung is Rung.PENDING_REBOOT), None)
     if last is not None and last.holds:
-        raise PendingReboot(
-            f"reservation {wanted.name} is possible only after a reboot", hint=boot_hint(last)
+        what = (
+            "has memory that is no region yet" if last.booted else "is possible only after a reboot"
         )
+        raise PendingReboot(f"reservation {wanted.name} {what}", hint=boot_hint(last))
     raise NoRung(f"reservation {wanted.name}: {_why_none(wanted, failed)}")
 
 

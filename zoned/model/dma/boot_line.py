@@ -54,6 +54,30 @@ def boot_span(mask: int, size: int, offer: Offer) -> Span | str:
     return found
 
 
+def already_set_aside(mask: int, size: int, offer: Offer) -> Span | None:
+    """Return what this boot has set aside, of which nobody has made a device-dax region yet, so
+    that `size` bytes lie where a device reaches; the least that fits. None without any.
+    """
+    regions = [Span(*each) for region in offer.regions for each in region.ranges]
+    fits = [
+        span
+        for span in offer.set_aside
+        if without([span], (*regions, *offer.pending)) == (span,)
+        and span.below(mask) >= size + ALIGNED
+    ]
+    return min(fits, key=lambda span: span.size, default=None)
+
+
+def to_do(span: Span, *, booted: bool) -> str:
+    """Return in one line what is to be done for a span."""
+    if booted:
+        return f"if nobody has made use of it: {afterwards(span)}"
+    words = boot_words(span)
+    return (
+        f"add to the kernel's command line: {words}; and once after that boot: {afterwards(span)}"
+    )
+
+
 def boot_words(span: Span) -> str:
     """Return the words for a span, e.g. ``memmap=2064M!1008M``."""
     return f"memmap={span.size >> 20}M!{span.start >> 20}M"

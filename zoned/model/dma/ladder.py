@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zoned.errors import LimitTooLow, TooLittleBelow
 from zoned.model.base import DaxMode
-from zoned.model.dma.boot_line import boot_span, boot_words
+from zoned.model.dma.boot_line import already_set_aside, boot_span, boot_words
 from zoned.model.dma.device import Iommu
 from zoned.model.dma.limit import mask_text
 from zoned.model.dma.lowmem import demand_of, low_zone, most_protected
@@ -58,6 +58,8 @@ class Step:
     """bytes that it would take of that"""
     span: Span | None = None
     """what it would set aside at the next boot"""
+    booted: bool = False
+    """whether this boot has done so, and only a region is to be made of it"""
 
 
 def climb(need: Need, offer: Offer) -> tuple[Step, ...]:
@@ -245,6 +247,10 @@ def _pending_reboot(need: Need, offer: Offer) -> Step:
     rung = Rung.PENDING_REBOOT
     if offer.ram is None:
         return Step(rung=rung, holds=None, why=f"{_ROOT} where memory lies")
+    ready = already_set_aside(need.mask, need.size, offer)
+    if ready is not None:
+        why = f"set aside at this boot ({boot_words(ready)}), and no device-dax region yet"
+        return Step(rung=rung, holds=True, why=why, span=ready, booted=True)
     found = boot_span(need.mask, need.size, offer)
     if isinstance(found, str):
         return Step(rung=rung, holds=False, why=found)

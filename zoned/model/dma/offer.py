@@ -92,6 +92,8 @@ class Offer:
     """what in it the kernel or the boot loader has, as far as that is known"""
     pmem: tuple[Span, ...] = ()
     """what is persistent memory, or was set aside to be taken for some"""
+    set_aside: tuple[Span, ...] = ()
+    """what of that was ordinary memory, but for words on the command line of this boot"""
     x86: bool | None = None
     """whether the kernel takes `memmap=` on its command line"""
     regions: tuple[DaxDevice, ...] = ()

@@ -14,13 +14,24 @@ from hypothesis import strategies as st
 
 from tests.unit.fake_sys import write
 from tests.unit.model.dma.offers import GIB, MIB, SMALL, step
-from zoned.model.dma.boot_line import ALIGNED, FIRST, KEPT, afterwards, boot_span, boot_words
+from zoned.model.base import DaxDevice, DaxMode
+from zoned.model.dma.boot_line import (
+    ALIGNED,
+    FIRST,
+    KEPT,
+    afterwards,
+    boot_span,
+    boot_words,
+    to_do,
+)
 from zoned.model.dma.limit import bits_mask
 from zoned.model.dma.offer import Offer, Span, without
 from zoned.model.dma.rung import Rung
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from zoned.model.dma.ladder import Step
 
 
 def words(offer: Offer, size: int, bits: int) -> str:
@@ -55,6 +66,45 @@ def test_command_line_touches_no_other_region(what: str) -> None:
     assert words(offer, 256 * MIB, 31) == "memmap=272M!1488M"
     above = dataclasses.replace(offer, ram=(Span(GIB, GIB // 4), Span(2 * GIB, 272 * MIB)))
     assert words(above, 256 * MIB, 32).startswith("no 272MiB in one piece")
+
+
+MADE = Span(1008 * MIB, 1040 * MIB)
+
+
+def step_after_boot(**offer: Any) -> Step:
+    there = dataclasses.replace(SMALL, pmem=(MADE,), set_aside=(MADE,))
+    return step(Rung.PENDING_REBOOT, dataclasses.replace(there, **offer), size=GIB)
+
+
+def test_what_this_boot_has_set_aside_needs_no_other_boot() -> None:
+    found = step_after_boot()
+    assert (found.holds, found.span, found.booted) == (True, MADE, True)
+    assert found.why == "set aside at this boot (memmap=1040M!1008M), and no device-dax region yet"
+    assert to_do(MADE, booted=True) == f"if nobody has made use of it: {afterwards(MADE)}"
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        {"pending": (MADE,)},
+        {"set_aside": (Span(MADE.start, GIB),)},
+        {"set_aside": ()},
+        {
+            "regions": (
+                DaxDevice(
+                    name="dax0.0",
+                    size=MIB,
+                    node=0,
+                    mode=DaxMode.SYSTEM_RAM,
+                    ranges=((MADE.start + MIB, MIB),),
+                ),
+            )
+        },
+    ],
+    ids=["another's", "too small", "of firmware", "in use"],
+)
+def test_what_was_set_aside_and_does_not_serve(offer: dict[str, Any]) -> None:
+    assert step_after_boot(**offer).booted is False
 
 
 def test_command_that_makes_a_region_finds_it_by_its_address(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ class ReservationInfo:
     hint: str
     at_boot: SpanInfo | None
     """what to set aside at the next boot, where only that helps"""
+    booted: bool
+    """whether this boot has done so, and only a region is to be made of it"""
     standing: bool
     node: int | None
     region: str | None

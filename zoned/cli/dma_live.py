@@ -73,7 +73,8 @@ def _by(report: Report, info: ReservationInfo) -> Report:
     if info.rung is not None:
         boot = info.at_boot
         span = None if boot is None else Span(boot.start, boot.size)
-        step = Step(rung=Rung(info.rung), holds=True, why=info.why, span=span)
+        rung = Rung(info.rung)
+        step = Step(rung=rung, holds=True, why=info.why, span=span, booted=info.booted)
     verdict = Verdict(state=state, why=info.why, code=info.error, hint=info.hint, step=step)
     holding = Rung(info.rung) if info.rung and state is DmaState.RESERVED else None
     return replace(

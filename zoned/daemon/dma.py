@@ -63,7 +63,8 @@ def _wanted(
 ) -> ReservationInfo:
     first = group[0]
     wish, verdict = first.wish, first.verdict
-    span = None if verdict is None or verdict.step is None else verdict.step.span
+    step = None if verdict is None else verdict.step
+    span = None if step is None else step.span
     need = None if verdict is None else verdict.need
     mask = need.mask if need is not None else reach(first.limit, wish) if wish else None
     reserved = first.state is DmaState.RESERVED
@@ -82,6 +83,7 @@ def _wanted(
         error=verdict.code if verdict else "",
         hint=verdict.hint if verdict else "",
         at_boot=None if span is None or reserved else _span(span),
+        booted=step is not None and step.booted and not reserved,
         job=job_of(dma_owner(first.name)),
     )
 
@@ -132,6 +134,7 @@ def _info(
     error: str = "",
     hint: str = "",
     at_boot: SpanInfo | None = None,
+    booted: bool = False,
     job: int | None = None,
 ) -> ReservationInfo:
     return ReservationInfo(
@@ -148,6 +151,7 @@ def _info(
         error=error,
         hint=hint,
         at_boot=at_boot,
+        booted=booted,
         standing=held is not None and held.standing,
         node=None if held is None else held.node,
         region=None if held is None else held.region,

@@ -15,7 +15,9 @@ from tests.unit.fake_low_memory import MIB, RATIO, FakeLowMemory
 from tests.unit.fake_sys import write
 from zoned.kernel import devices
 from zoned.kernel.root import sysroot
+from zoned.model.dma.boot_line import afterwards
 from zoned.model.dma.limit import bits_mask
+from zoned.model.dma.offer import Span
 from zoned.policy import files
 
 if TYPE_CHECKING:
@@ -102,6 +104,15 @@ def test_only_another_boot_helps(daemon: Daemon, memory: FakeLowMemory) -> None:
     text = daemon.well("dma", "list")
     assert "pending-reboot  pending-reboot" in text
     assert "add to the kernel's command line: memmap=80M!1968M\n" in text
+    there = "00100000-7affffff : System RAM\n7b000000-7fffffff : Persistent Memory (legacy)\n"
+    write(daemon.world.folder, {"proc/iomem": there, "proc/cmdline": "memmap=80M!1968M"})
+    daemon.well("dma", "release", f"manual@{CARD}")
+    found = daemon.zonectl("dma", "reserve", *arguments)
+    assert f"manual@{CARD} has memory that is no region yet" in found.err
+    text = daemon.well("dma", "list")
+    assert text.endswith(
+        f"if nobody has made use of it: {afterwards(Span(1968 * MIB, 80 * MIB))}\n"
+    )
 
 
 @pytest.mark.parametrize(

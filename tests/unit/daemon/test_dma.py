@@ -60,6 +60,7 @@ def test_what_stands(scene: Scene) -> None:
             error="",
             hint="",
             at_boot=None,
+            booted=False,
             standing=True,
             node=None,
             region="dax0.0",

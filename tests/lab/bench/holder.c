@@ -86,8 +86,10 @@ static void touch(char *memory, size_t size, int allocates)
 			before = after;
 			steps++;
 			if (lap_ended) {
+				/* First: who reads the line may end the next lap at once. */
+				lap_ended = 0;
 				printf("%ld %ld %ld %ld\n", longest, lost, steps, wrong);
-				longest = lost = steps = wrong = lap_ended = 0;
+				longest = lost = steps = wrong = 0;
 				before = now();
 			}
 		}

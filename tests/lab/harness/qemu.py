@@ -6,6 +6,7 @@ import logging
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ class Machine:
             *qemu_arguments(topology),
             *("-append", " ".join([_QUIET_BOOT, *topology.append])),
         ]
+        self.began = time.monotonic()
         with contextlib.ExitStack() as undo:
             monitor, monitor_end = socket.socketpair()
             channel, channel_end = socket.socketpair()

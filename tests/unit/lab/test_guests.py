@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guests that a session keeps."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from tests.lab.harness.lab import Lab
+from tests.lab.harness.errors import LabLost
+from tests.lab.harness.lab import Lab, check_clock
 
 if TYPE_CHECKING:
     from tests.lab.harness.guest import Guest
@@ -52,3 +54,9 @@ def test_a_guest_that_cannot_be_cleaned_up_is_ended(
     other = FakeGuest()
     monkeypatch.setattr(lab, "boot", lambda *_, **__: cast("Guest", other))
     assert lab.guest("trixie", "one_node") is cast("Guest", other)
+
+
+@pytest.mark.parametrize(("uptime", "is_right"), [(13.1, True), (17.0, True), (39.4, False)])
+def test_a_clock_that_runs_too_fast_is_found_out(uptime: float, *, is_right: bool) -> None:
+    with contextlib.nullcontext() if is_right else pytest.raises(LabLost, match="too fast"):
+        check_clock(uptime, 15.0)

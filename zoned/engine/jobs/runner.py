@@ -101,8 +101,10 @@ class JobRunner:
     def _shown(self, entry: _Entry) -> Job:
         """Return a job as it is now, with what it waits for where that is its turn."""
         job = entry.shown
+        if job.state is not JobState.QUEUED:
+            return job
         running = [each.id for each in self.active if each.state is JobState.RUNNING]
-        if job.state is not JobState.QUEUED or not running:
+        if not running:
             return job
         phase = f"waiting for one of the jobs {format_ids(running)} to end"
         return replace(job, progress=replace(job.progress, phase=phase))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from zoned.engine.machine import Machine
     from zoned.model.block import HeldBlock
+    from zoned.model.topology import Block
 
 _log = logging.getLogger(__name__)
 
@@ -139,34 +140,41 @@ class BlockKeeper:
         if is_for_device(each, machine.ledger.touched.reservations):
             return
         block = read_block(machine.root, each.number)
-        zone = zone_of_owner(each.owner)
-        wanted_by_zone = zone in machine.store.zones
         if block is None:
             machine.ledger.blocks_returned([each.number])
-        elif block.state is BlockState.OFFLINE and wanted_by_zone:
+        elif block.state is BlockState.OFFLINE:
+            self._settle_offline(each, block, switch)
+        elif block.state is BlockState.ONLINE:
+            self._settle_online(each, movable=block.zones[:1] == (MOVABLE,))
+
+    def _settle_offline(self, each: HeldBlock, block: Block, switch: BlockSwitch) -> None:
+        machine = self._machine
+        if zone_of_owner(each.owner) in machine.store.zones:
             machine.ledger.blocks_taken([replace(each, emptied=True)])
             deadline = deadline_of(block.size or 0)
             switch.switch(each.number, BlockWord.MOVABLE, deadline=deadline)
-        elif block.state is BlockState.OFFLINE and each.owner != PARKED:
+        elif each.owner != PARKED:
             give_back(machine, Direct(), [each], switch)
-        elif block.state is BlockState.ONLINE and block.zones[:1] != (MOVABLE,):
-            # Never taken, or brought back by somebody else as what it was.
-            machine.ledger.blocks_returned([each.number])
-        elif block.state is BlockState.ONLINE and _was_movable(each):
-            # Never taken, or back already.
-            machine.ledger.blocks_returned([each.number])
-        elif block.state is BlockState.ONLINE and each.owner == CHANGING and each.emptied:
-            # Made movable, as it was to be: only the last stroke is missing.
-            machine.ledger.blocks_returned([each.number])
-        elif block.state is BlockState.ONLINE and each.owner == PARKED:
+
+    def _settle_online(self, each: HeldBlock, *, movable: bool) -> None:
+        ledger = self._machine.ledger
+        if _is_over(each, movable=movable):
+            ledger.blocks_returned([each.number])
+        elif each.owner == PARKED:
             _log.warning("parked block %d was brought online by somebody else", each.number)
-            machine.ledger.blocks_taken([returning(each)])
-        elif block.state is BlockState.ONLINE and zone is not None and not each.emptied:
+            ledger.blocks_taken([returning(each)])
+        elif zone_of_owner(each.owner) is not None and not each.emptied:
             # Never taken, and movable before: what others have in it is still there.
-            machine.ledger.blocks_taken([returning(each)])
+            ledger.blocks_taken([returning(each)])
 
 
-def _was_movable(each: HeldBlock) -> bool:
-    """Return whether a block that is in no zone's hands, nor parked, was found movable."""
+def _is_over(each: HeldBlock, *, movable: bool) -> bool:
+    """Return whether nothing is left to do for a block that is online.
+
+    It was never taken; or somebody brought it back as what it was; or it was to become movable, and
+    has, so that only the last stroke is missing.
+    """
+    if not movable or (each.owner == CHANGING and each.emptied):
+        return True
     wanted = each.owner == PARKED or zone_of_owner(each.owner) is not None
     return each.former == MOVABLE and home_of(each) == BASE and not wanted

@@ -2,6 +2,7 @@
 """Memory blocks that change hands: parked, taken for a zone, and given back."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.lab.loads import MIB, check_intact, free_mib, start_load
 from tests.lab.test_zones import ask, refused
 
 _BLOCK = 128 * MIB
+_BLOCKS = "/sys/devices/system/memory"
 _CONFINED = ("systemd-run", "--scope", "--quiet")
 
 
@@ -182,6 +184,26 @@ def test_what_a_node_cannot_give_is_refused(settled_guest: Guest) -> None:
     assert ask(guest, "blocks", "list") == [
         each | {"owner": "base"} for each in ask(guest, "blocks", "list")
     ]
+
+
+@pytest.fixture
+def without_blocks(zoned_guest: Guest) -> Iterator[Guest]:
+    """A guest that shows no memory blocks, as where the kernel has no memory hotplug."""
+    zoned_guest.shell(f"mount -t tmpfs none {_BLOCKS}; systemctl restart zoned")
+    yield zoned_guest
+    zoned_guest.shell(f"umount {_BLOCKS}; systemctl restart zoned")
+
+
+@pytest.mark.on("trixie")
+def test_without_memory_hotplug_other_backings_work(without_blocks: Guest) -> None:
+    guest, words = without_blocks, ("--size", "128MiB", "--nodes", "2", "--backing")
+    told = refused(guest, "create", "db", *words, "blocks")
+    assert "(no memory hotplug)\n  hint: backing reserve works without" in told
+    assert "hotplug" in refused(guest, "blocks", "park", "--node", "2", "--size", "128MiB")
+    assert ask(guest, "blocks", "list") == []
+    guest.check(["zonectl", "create", "db", *words, "reserve"])
+    assert ask(guest, "show", "db")["state"] == "active"
+    guest.check(["zonectl", "destroy", "db"])
 
 
 @pytest.mark.on("trixie")

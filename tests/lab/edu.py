@@ -18,7 +18,15 @@ _FIND = ("lspci", "-D", "-n", "-d", "1234:11e8")
 
 def edus(guest: Guest) -> set[str]:
     """Return the addresses of all such devices, as lspci has them."""
-    return {line.split()[0] for line in guest.check([*_FIND]).splitlines()}
+    # It gives up where a device that it saw in the folder is pulled before it reads its files.
+    (listed,) = wait_until(lambda: _listed(guest), "a list of devices that is whole")
+    return {line.split()[0] for line in listed.splitlines()}
+
+
+def _listed(guest: Guest) -> tuple[str, ...]:
+    """Return what lspci prints, if it comes to its end."""
+    done = guest.run([*_FIND])
+    return () if done.returncode else (done.stdout,)
 
 
 @contextlib.contextmanager

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.lab.edu import edus
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.wait import wait_until
 from tests.lab.reservations import have_region
 from tests.lab.test_zones import ask, refused
 
-EDU = ["-d", "1234:11e8"]
 BRIDGE = "0000:00:00.0"
 """Has no driver, so that its limit is what is asked for."""
 POLICY = "/etc/zoned/zones.d/50-dma.yaml"
@@ -45,7 +45,7 @@ def devices(guest: Guest) -> dict[str, dict[str, Any]]:
 
 def edu_address(guest: Guest) -> str:
     """Return where the edu device sits, as lspci has it."""
-    return guest.check(["lspci", "-D", "-n", *EDU]).split()[0]
+    return min(edus(guest))
 
 
 def rungs_of(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -123,12 +123,11 @@ def test_who_is_no_root_sees_the_same_devices(zoned_guest: Guest) -> None:
 def test_device_that_is_plugged_in_is_listed(zoned_guest: Guest) -> None:
     before = devices(zoned_guest)
     zoned_guest.qmp("device_add", driver="edu", id="edu3", bus="rp1")
-    find = ["lspci", "-D", "-n", *EDU]
-    wait_until(lambda: len(zoned_guest.check(find).splitlines()) == 2, "a second edu device")
+    wait_until(lambda: len(edus(zoned_guest)) == 2, "a second edu device")
     (new,) = devices(zoned_guest).keys() - before.keys()
     assert devices(zoned_guest)[new]["limit"]["bits"] == 28
     zoned_guest.qmp("device_del", id="edu3")
-    wait_until(lambda: len(zoned_guest.check(find).splitlines()) == 1, "the end of the second edu")
+    wait_until(lambda: len(edus(zoned_guest)) == 1, "the end of the second edu")
     assert "[unknown-device]" in refused(zoned_guest, "dma", "explain", new)
     assert devices(zoned_guest).keys() == before.keys()
 

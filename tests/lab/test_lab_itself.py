@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.lab.edu import edus
 from tests.lab.harness.errors import CommandFailed, LabError, LabLost
 from tests.lab.harness.guest import Guest
 from tests.lab.harness.image import get_image
@@ -84,13 +85,12 @@ def test_edu_device(guest: Guest) -> None:
 
 def test_device_plugged_into_a_port_reaches_udev(guest: Guest) -> None:
     guest.qmp("device_add", driver="edu", id="edu2", bus="rp1")
-    find = ["lspci", "-D", "-n", "-d", "1234:11e8"]
-    wait_until(lambda: len(guest.check(find).splitlines()) == 2, "a second edu device")
-    address = guest.check(find).splitlines()[1].split()[0]
+    wait_until(lambda: len(edus(guest)) == 2, "a second edu device")
+    address = max(edus(guest))
     info = ["udevadm", "info", "--query=property", f"/sys/bus/pci/devices/{address}"]
     wait_until(lambda: "USEC_INITIALIZED=" in guest.check(info), "udev's record of it")
     guest.qmp("device_del", id="edu2")
-    wait_until(lambda: len(guest.check(find).splitlines()) == 1, "the end of the second edu")
+    wait_until(lambda: len(edus(guest)) == 1, "the end of the second edu")
 
 
 def test_image_stays_pristine(guest: Guest, release: str) -> None:

@@ -113,7 +113,7 @@ class _Task:
             sight = self._look()
             if moved or ended:
                 fruitless = 0
-            elif fruitless == self._patience():
+            elif fruitless >= self._patience():
                 return sight
             else:
                 self._control.phase("waiting for pages that are in use")

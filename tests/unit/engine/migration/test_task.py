@@ -112,6 +112,15 @@ def test_a_full_node_is_not_tried_for_long(bench: Bench) -> None:
     assert bench.control.waits == [0.02]
 
 
+def test_a_node_that_turns_out_full_after_many_tries(bench: Bench) -> None:
+    """The first tries say that the page is in use, the last that there is no room."""
+    bench.kernel.fill(A, 0, 1)
+    bench.kernel.memory[A][1 << 20].off_list = 3
+    bench.kernel.full = {1}
+    assert bench.move().outcomes == {Outcome.NO_MEMORY: PAGE}
+    assert bench.control.waits == [0.02, 0.1, 0.5]
+
+
 def test_one_full_node_does_not_keep_pages_from_another(bench: Bench) -> None:
     bench.kernel.fill(A, 0, 4096)
     bench.kernel.full = {1}
